@@ -1,0 +1,146 @@
+//! What crosses the border between the probes and the controller.
+//!
+//! Fixed-width integers only, explicit padding, every size asserted: both
+//! sides are built by different compilers for different targets.
+#![no_std]
+
+/// Slots of [`Latency::buckets`]: slot `i` counts calls of `[2^i, 2^(i+1))` ns.
+pub const BUCKETS: usize = 40;
+
+/// `enum migrate_reason` has 10 values on 7.3; what is beyond lands in the last slot.
+pub const REASONS: usize = 16;
+
+/// Largest CPU number whose node the probes know.
+pub const MAX_CPUS: u32 = 4096;
+
+/// Processes that one map holds; further ones are counted in [`Lost`].
+pub const MAX_TASKS: u32 = 16384;
+
+/// Period of the CPU sampling clock: 99 samples a second on each busy CPU.
+pub const SAMPLE_PERIOD_NS: u64 = 1_000_000_000 / 99;
+
+/// What one process did and had done to it since its slot was made. Key: tgid.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct TaskCounters {
+    /// Folios that somebody tried to take off their LRU list.
+    pub isolation_tried: u64,
+    /// Of those, the ones that were busy or on no list.
+    pub isolation_refused: u64,
+    /// Folios put back on their list without having moved.
+    pub isolation_put_back: u64,
+    /// Page faults that finished without waiting for a device.
+    pub faults_minor: u64,
+    /// Page faults that the kernel counts as major in `getrusage`.
+    pub faults_major: u64,
+    /// CPU samples that found a thread with a memory policy of its own.
+    pub policy_samples: u64,
+}
+
+/// Key of CPU samples: a process and the node whose CPU it ran on.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
+pub struct CpuKey {
+    pub tgid: u32,
+    pub node: u32,
+}
+
+/// Key of NUMA-hint faults: who, running on which node, met a page on which node.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
+pub struct HintKey {
+    pub tgid: u32,
+    pub cpu_node: u16,
+    pub memory_node: u16,
+}
+
+/// Key of migrations: the process whose pages moved, why, and who asked.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
+pub struct MigrationKey {
+    pub tgid: u32,
+    /// `enum migrate_reason` of the running kernel.
+    pub reason: u16,
+    /// 1 when the controller itself was the caller.
+    pub own: u16,
+}
+
+/// Sums over the `migrate_pages()` calls of one [`MigrationKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct MigrationTotals {
+    pub calls: u64,
+    /// 4 KiB pages; a huge page counts 512.
+    pub moved: u64,
+    pub failed: u64,
+    pub nanos: u64,
+}
+
+/// Durations of everybody's `migrate_pages()` calls for one reason.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency {
+    pub calls: u64,
+    pub moved: u64,
+    pub failed: u64,
+    pub nanos: u64,
+    pub buckets: [u64; BUCKETS],
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { calls: 0, moved: 0, failed: 0, nanos: 0, buckets: [0; BUCKETS] }
+    }
+}
+
+/// A move of ours while it runs. Key: thread id of the mover. The controller
+/// makes the slot, the probes on that thread fill it.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct OwnMove {
+    pub target: u32,
+    /// 1 once the target's last thread has exited while the move was running.
+    pub died_inside: u32,
+    pub moved: u64,
+    pub failed: u64,
+    pub tried: u64,
+    pub refused: u64,
+    pub put_back: u64,
+}
+
+/// Slots of the `LOST` array: what could not be counted, by the map that was full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Lost {
+    Tasks = 0,
+    CpuTime = 1,
+    Hints = 2,
+    Migrations = 3,
+    Callers = 4,
+}
+
+/// Number of [`Lost`] slots.
+pub const LOST_SLOTS: u32 = 5;
+
+const _: () = {
+    assert!(size_of::<TaskCounters>() == 48);
+    assert!(size_of::<CpuKey>() == 8);
+    assert!(size_of::<HintKey>() == 8);
+    assert!(size_of::<MigrationKey>() == 8);
+    assert!(size_of::<MigrationTotals>() == 32);
+    assert!(size_of::<Latency>() == 32 + 8 * BUCKETS);
+    assert!(size_of::<OwnMove>() == 48);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{CpuKey, HintKey, Latency, MigrationKey, MigrationTotals, OwnMove, TaskCounters};
+
+    macro_rules! plain {
+        ($($type:ty),*) => {$(
+            // SAFETY: the type is `repr(C)`, made of integers only and has no padding (asserted above).
+            unsafe impl aya::Pod for $type {}
+        )*};
+    }
+    plain!(TaskCounters, CpuKey, HintKey, MigrationKey, MigrationTotals, Latency, OwnMove);
+}

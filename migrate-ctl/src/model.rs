@@ -1,0 +1,436 @@
+//! What flows: the values that each stage hands to the next.
+//!
+//! Owns the types only; no stage's logic lives here. A [`Node`] is a position
+//! in the topology, dense from 0; a [`NodeId`] is the kernel's number, which may
+//! be sparse. Only `topology` converts between the two.
+
+use std::ops::{Index, IndexMut};
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds of CLOCK_BOOTTIME, or a span of it.
+pub type Nanos = u64;
+/// 4 KiB pages.
+pub type Pages = u64;
+
+/// Position of a node in the topology, 0 ≤ node < number of nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Node(pub u16);
+
+/// The kernel's number of a node, as in `/sys/devices/system/node/nodeN`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct NodeId(pub u16);
+
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One value per node.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeVec<T>(Vec<T>);
+
+impl<T> NodeVec<T> {
+    pub fn filled(nodes: usize, value: T) -> Self
+    where
+        T: Clone,
+    {
+        Self(vec![value; nodes])
+    }
+
+    pub fn from_fn(nodes: usize, f: impl FnMut(Node) -> T) -> Self {
+        Self(each_node(nodes).map(f).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Node, &T)> {
+        each_node(self.0.len()).zip(&self.0)
+    }
+
+    pub fn values(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+
+    pub fn values_mut(&mut self) -> std::slice::IterMut<'_, T> {
+        self.0.iter_mut()
+    }
+
+    pub fn get(&self, node: Node) -> Option<&T> {
+        self.0.get(usize::from(node.0))
+    }
+}
+
+/// All positions of a machine with so many nodes.
+pub fn each_node(nodes: usize) -> impl Iterator<Item = Node> {
+    // Linux has at most 1,024 nodes (NODES_SHIFT 10), so the count fits.
+    (0..u16::try_from(nodes).unwrap_or(u16::MAX)).map(Node)
+}
+
+impl<T> Index<Node> for NodeVec<T> {
+    type Output = T;
+    fn index(&self, node: Node) -> &T {
+        &self.0[usize::from(node.0)]
+    }
+}
+
+impl<T> IndexMut<Node> for NodeVec<T> {
+    fn index_mut(&mut self, node: Node) -> &mut T {
+        &mut self.0[usize::from(node.0)]
+    }
+}
+
+/// A set of nodes: `true` for its members.
+pub type NodeMask = NodeVec<bool>;
+
+/// Where an uncertain number comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Distances of the firmware (SLIT) ÷ 10.
+    Firmware,
+    /// A stated assumption.
+    Prior,
+    /// Set by the user.
+    Configured,
+    /// Sampled frame numbers of `/proc/PID/pagemap`.
+    Pagemap,
+    /// `move_pages(2)` without nodes over sampled addresses.
+    MovePages,
+    /// CPU time by node × placement by node.
+    CpuPlacement,
+}
+
+/// A number that is not known exactly: `low ≤ mid ≤ high`, and its source.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Est {
+    pub low: f32,
+    pub mid: f32,
+    pub high: f32,
+    pub source: Source,
+}
+
+impl Est {
+    pub const fn exact(value: f32, source: Source) -> Self {
+        Self { low: value, mid: value, high: value, source }
+    }
+}
+
+/// A process, told apart from a later one with the same number by its start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct PidRef {
+    pub pid: u32,
+    /// Clock ticks since boot, field 22 of `/proc/PID/stat`.
+    pub start: u64,
+}
+
+/// What the sampler saw since its last round.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Tick {
+    pub now: Nanos,
+    /// Since the previous tick.
+    pub dt: Nanos,
+    pub nodes: NodeVec<NodeObs>,
+    /// Processes that used CPU time in this tick, by pid.
+    pub domains: Vec<DomainObs>,
+    /// Processes that have exited since the previous tick.
+    pub gone: Vec<PidRef>,
+    /// Events that the probes could not count in this tick.
+    pub lost: u64,
+}
+
+/// One node as sysfs and /proc/zoneinfo show it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NodeObs {
+    pub id: NodeId,
+    pub has_cpus: bool,
+    pub has_memory: bool,
+    pub free: Pages,
+    /// Sum over the node's zones.
+    pub high_watermark: Pages,
+    pub inactive_file: Pages,
+    /// Latency from this node's CPUs to each node's memory ÷ local latency.
+    pub latency: NodeVec<Est>,
+}
+
+/// What shares memory: for now one process.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DomainObs {
+    pub id: PidRef,
+    pub comm: String,
+    /// Path in the unified hierarchy, or empty.
+    pub cgroup: String,
+    /// CPU time in this tick by the node it ran on.
+    pub cpu: NodeVec<Nanos>,
+    pub faults: Faults,
+    /// Share of the time that the same work takes on local memory which waits for memory.
+    pub boundness: Est,
+    /// Pages that others than us moved in this tick.
+    pub foreign_moved: Pages,
+    pub extents: Vec<ExtentObs>,
+}
+
+/// Page faults in one tick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Faults {
+    pub minor: u64,
+    pub major: u64,
+    pub hint: u64,
+}
+
+/// A class of a domain's memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    PrivateAnonymous,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ExtentId {
+    pub domain: PidRef,
+    pub class: Class,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ExtentObs {
+    pub id: ExtentId,
+    /// Resident pages by node; empty while nothing is known.
+    pub pages: NodeVec<Est>,
+    pub mempolicy: Mempolicy,
+    /// `Mems_allowed` of the process: its cpuset's nodes.
+    pub allowed: NodeMask,
+}
+
+/// What the process's owner asked the kernel for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mempolicy {
+    /// Not looked at yet, or could not be read.
+    Unknown,
+    /// Neither the task nor any mapping has one.
+    Default,
+    /// A task or a mapping has one: the placement is deliberate.
+    Explicit,
+}
+
+/// Everything that changes the task table.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    Tick(Tick),
+    Progress(Outcome),
+}
+
+/// What the policy says of one extent at one tick.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Decision {
+    pub seq: u64,
+    pub now: Nanos,
+    pub extent: ExtentId,
+    pub verdict: Verdict,
+    pub reason: Reason,
+    pub forecast: Forecast,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Stay,
+    Move(Order),
+}
+
+/// Why a verdict is what it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Staying has cost as much as a clairvoyant would have paid by moving.
+    Pays,
+    /// No node is better than where the pages are.
+    Settled,
+    /// Another node is better, but staying has not cost enough yet.
+    NotYet,
+    /// The placement could not be sampled.
+    NoPlacement,
+    /// The owner set a memory policy.
+    Mempolicy,
+    /// The memory policy could not be read.
+    MempolicyUnknown,
+    /// The cpuset forbids the better node.
+    Cpuset,
+    /// The target's free memory above its high watermark does not suffice.
+    NoRoom,
+    /// The byte budget is spent for now.
+    RateLimit,
+    /// More pages than one direct move may hold up.
+    TooLarge,
+    /// The last move of it failed or did not help.
+    CoolDown,
+    /// The user said so.
+    Excluded,
+    /// A move of it is under way.
+    Moving,
+}
+
+impl Reason {
+    pub const ALL: [Self; 13] = [
+        Self::Pays,
+        Self::Settled,
+        Self::NotYet,
+        Self::NoPlacement,
+        Self::Mempolicy,
+        Self::MempolicyUnknown,
+        Self::Cpuset,
+        Self::NoRoom,
+        Self::RateLimit,
+        Self::TooLarge,
+        Self::CoolDown,
+        Self::Excluded,
+        Self::Moving,
+    ];
+
+    /// The word used in logs, metrics and JSON alike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pays => "pays",
+            Self::Settled => "settled",
+            Self::NotYet => "not_yet",
+            Self::NoPlacement => "no_placement",
+            Self::Mempolicy => "mempolicy",
+            Self::MempolicyUnknown => "mempolicy_unknown",
+            Self::Cpuset => "cpuset",
+            Self::NoRoom => "no_room",
+            Self::RateLimit => "rate_limit",
+            Self::TooLarge => "too_large",
+            Self::CoolDown => "cool_down",
+            Self::Excluded => "excluded",
+            Self::Moving => "moving",
+        }
+    }
+}
+
+/// The numbers behind a decision. Seconds are seconds lost by the application.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The node that would be best, if any is better.
+    pub best: Option<Node>,
+    /// Share of this tick's CPU time × placement that crossed nodes, 0 to 1.
+    pub remote_share: f32,
+    /// Lost in each second by staying, smoothed over the last ticks.
+    pub loss_rate: f32,
+    /// Lost so far by staying where the best place would have lost nothing.
+    pub lost: f64,
+    /// What the move to `best` would cost.
+    pub price: f32,
+    /// Seconds until the move if things stay as they are; none: never.
+    pub move_in: Option<f32>,
+}
+
+/// Policy to mover.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub seq: u64,
+    pub target: PidRef,
+    /// Every node that holds pages, but `to`.
+    pub from: NodeMask,
+    pub to: Node,
+    /// Estimated pages that are not on `to`.
+    pub pages: Pages,
+}
+
+/// Mover to table, and to the ledger.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    pub seq: u64,
+    pub target: PidRef,
+    pub to: Node,
+    /// As in the order.
+    pub asked: Pages,
+    /// One for each source node, in the order of the calls.
+    pub legs: Vec<Leg>,
+    pub left: Vec<(Why, Pages)>,
+    pub end: End,
+    /// The whole move, wall time.
+    pub duration: Nanos,
+}
+
+impl Outcome {
+    pub fn moved(&self) -> Pages {
+        self.legs.iter().map(|leg| leg.moved).sum()
+    }
+}
+
+/// One `migrate_pages(2)` call: from one node to the target.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Leg {
+    pub from: Node,
+    /// Pages that arrived, as `mm_migrate_pages` counted them on the mover's thread.
+    pub moved: Pages,
+    pub failed: Pages,
+    pub duration: Nanos,
+}
+
+/// Why pages stayed behind.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// Busy with somebody else or on no LRU list: isolation was refused.
+    Refused,
+    /// Isolated, could not be migrated, put back.
+    PutBack,
+    /// Mapped by several processes; those move with `--shared` only.
+    Shared,
+    /// Neither of the above.
+    Other,
+}
+
+/// How a move ended. All of these are normal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The kernel went through every page.
+    Done,
+    /// The process had exited before the move.
+    Vanished,
+    /// Its number belongs to another process now.
+    Replaced,
+    /// It exited while its pages were being moved.
+    DiedDuring,
+    /// The kernel forbids us this process (EPERM): permission or its cpuset.
+    NotPermitted,
+    /// Any other refusal of the kernel.
+    Failed,
+    /// We are stopping.
+    Cancelled,
+}
+
+impl End {
+    pub const ALL: [Self; 7] = [
+        Self::Done,
+        Self::Vanished,
+        Self::Replaced,
+        Self::DiedDuring,
+        Self::NotPermitted,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The word used in logs, metrics and JSON alike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Vanished => "vanished",
+            Self::Replaced => "replaced",
+            Self::DiedDuring => "died_during",
+            Self::NotPermitted => "not_permitted",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
