@@ -1,4 +1,34 @@
-//! Decides when a process's memory should follow its CPU.
+//! Decides when a process's memory should follow its CPU, moves it, and checks
+//! what it got for it.
 //!
 //! probes → sampler → task table → policy → mover → ledger → exporter
+//!
+//! One way through: each stage takes the values of the one before. The modules
+//! stand in that order; `ARCHITECTURE.md` has the map.
+
 pub mod model;
+
+pub mod sys;
+
+pub mod btf;
+pub mod placement;
+pub mod probes;
+pub mod procfs;
+pub mod sampler;
+pub mod topology;
+
+pub mod config;
+pub mod guards;
+pub mod policy;
+pub mod table;
+
+pub mod ledger;
+pub mod mover;
+
+pub mod http;
+pub mod metrics;
+pub mod snapshot;
+
+pub mod daemon;
+pub mod doctor;
+pub mod report;

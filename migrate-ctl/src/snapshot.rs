@@ -1,0 +1,91 @@
+//! What people may see: one immutable value per tick.
+//!
+//! The exporter and the views read this and nothing else, so that a scrape
+//! costs the kernel nothing. Counters count from the controller's start.
+
+use migrate_common::{LOST_SLOTS, Latency};
+
+use crate::ledger::Ledger;
+use crate::model::{Nanos, NodeId, NodeVec, Source};
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// `observe` or `enforce`.
+    pub mode: &'static str,
+    /// Kernel numbers of the nodes, by position.
+    pub nodes: NodeVec<NodeId>,
+    pub totals: Totals,
+    /// Everybody's migrations: reason as the running kernel names it, and durations.
+    pub migrations: Vec<(String, Latency)>,
+    pub probes: Vec<HookVerdict>,
+    pub ledger: Ledger,
+    /// The busiest cgroups by what remote memory costs them, bounded, most first.
+    pub cgroups: Vec<CgroupLoad>,
+    pub cost: OwnCost,
+}
+
+/// Sums over all processes, the exited ones too.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Folios.
+    pub isolation_tried: u64,
+    pub isolation_refused: u64,
+    pub isolation_put_back: u64,
+    pub faults_minor: u64,
+    pub faults_major: u64,
+    /// `hints[cpu node][memory node]`: NUMA-hint faults.
+    pub hints: NodeVec<NodeVec<u64>>,
+    /// CPU time by node; sampled, or from /proc where sampling is refused.
+    pub cpu: NodeVec<Nanos>,
+    /// By slot of `migrate_common::Lost`.
+    pub lost: [u64; LOST_SLOTS as usize],
+}
+
+/// What became of one hook on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct HookVerdict {
+    /// The signal that it feeds: `isolation`, `faults`, `hint_faults`, `cpu_time`, `migrations`, `life`.
+    pub signal: &'static str,
+    /// Kind and kernel name, as in `fexit folio_isolate_lru`.
+    pub hook: String,
+    pub state: HookState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "why")]
+pub enum HookState {
+    Attached,
+    /// This kernel has no such function or tracepoint.
+    Absent(String),
+    /// The kernel refused to load or attach it.
+    Refused(String),
+    /// The user switched it off.
+    Off,
+}
+
+/// One cgroup in the last tick.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CgroupLoad {
+    /// Path, made printable and at most 64 bytes.
+    pub cgroup: String,
+    /// Share of CPU time × placement that crossed nodes, 0 to 1.
+    pub remote_share: f32,
+    pub source: Source,
+    /// Seconds lost by its processes per second, as the policy models it.
+    pub loss_rate: f32,
+}
+
+/// What the controller itself costs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnCost {
+    pub ticks: u64,
+    /// Ticks in which something could not be read.
+    pub tick_errors: u64,
+    /// Wall time of the last tick's work.
+    pub tick_seconds: f64,
+    pub cpu_seconds: f64,
+    pub resident_bytes: u64,
+    pub open_fds: u64,
+    /// Unix time.
+    pub start_time_seconds: f64,
+}
