@@ -1,1 +1,275 @@
-//! To come.
+//! `migrate-ctl doctor`: can the controller run here, and what will it see?
+//!
+//! Looks, attaches every probe once and lets go of it again. Changes nothing.
+
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::model::{NodeId, NodeVec};
+use crate::probes::Probes;
+use crate::snapshot::{HookState, HookVerdict};
+use crate::sys;
+use crate::topology::Topology;
+
+/// Inode of the initial PID namespace: PROC_PID_INIT_INO in include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+#[derive(Serialize)]
+pub struct Report {
+    pub checks: Vec<Check>,
+    pub hooks: Vec<HookVerdict>,
+    pub nodes: Vec<NodeLine>,
+    /// Whether `run` would start.
+    pub can_run: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub level: Level,
+    pub found: String,
+    /// What to do about it; empty where all is well.
+    pub remedy: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Good,
+    /// Something is lost, the rest works.
+    Lost,
+    /// The controller does not start.
+    Fatal,
+}
+
+#[derive(Serialize)]
+pub struct NodeLine {
+    pub node: NodeId,
+    pub cpus: bool,
+    pub free_mib: u64,
+    pub memory: bool,
+    /// By node: latency ÷ local latency, as the firmware says.
+    pub ratios: NodeVec<f32>,
+}
+
+pub fn examine(root: &Path) -> Report {
+    let mut checks = vec![kernel(root), user(), btf(root), capabilities()];
+    let (topology, nodes) = nodes(root, &mut checks);
+    let hooks = topology.map_or_else(Vec::new, |topology| hooks(&topology, &mut checks));
+    checks.extend([
+        perf_event_paranoid(root, &hooks),
+        lockdown(root),
+        pid_namespace(root),
+        numa_balancing(root),
+    ]);
+    let can_run = checks.iter().all(|check| check.level != Level::Fatal);
+    Report { checks, hooks, nodes, can_run }
+}
+
+fn good(name: &'static str, found: impl Into<String>) -> Check {
+    Check { name, level: Level::Good, found: found.into(), remedy: String::new() }
+}
+
+fn lost(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { name, level: Level::Lost, found: found.into(), remedy: remedy.into() }
+}
+
+fn fatal(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { name, level: Level::Fatal, found: found.into(), remedy: remedy.into() }
+}
+
+fn read(root: &Path, path: &str) -> Option<String> {
+    fs::read_to_string(root.join(path)).ok().map(|text| text.trim().to_owned())
+}
+
+fn kernel(root: &Path) -> Check {
+    good("kernel", read(root, "proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned()))
+}
+
+fn user() -> Check {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        good("user", "root")
+    } else {
+        fatal("user", format!("user {}", user.as_raw()), "run as root: sudo migrate-ctl doctor")
+    }
+}
+
+fn btf(root: &Path) -> Check {
+    match fs::metadata(root.join("sys/kernel/btf/vmlinux")) {
+        Ok(file) => good("btf", format!("/sys/kernel/btf/vmlinux, {} KiB", file.len() / 1024)),
+        Err(error) => fatal(
+            "btf",
+            format!("/sys/kernel/btf/vmlinux: {error}"),
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y; Debian's 6.1 and later have it",
+        ),
+    }
+}
+
+fn capabilities() -> Check {
+    let needed = [
+        ("CAP_BPF", "no probe can be loaded"),
+        ("CAP_PERFMON", "no probe can be attached"),
+        ("CAP_SYS_PTRACE", "no other process can be read or moved"),
+        ("CAP_SYS_ADMIN", "placement is asked of the kernel page by page, and perf may be refused"),
+    ];
+    let missing: Vec<String> = needed
+        .iter()
+        .filter(|(name, _)| !sys::has_capability(name))
+        .map(|(name, effect)| format!("{name} ({effect})"))
+        .collect();
+    if missing.is_empty() {
+        good("capabilities", "all that is used")
+    } else {
+        lost(
+            "capabilities",
+            format!("without {}", missing.join(", ")),
+            "grant them, for instance in AmbientCapabilities= of the unit",
+        )
+    }
+}
+
+fn nodes(root: &Path, checks: &mut Vec<Check>) -> (Option<Topology>, Vec<NodeLine>) {
+    let topology = match Topology::read(root) {
+        Ok(topology) => topology,
+        Err(error) => {
+            checks.push(fatal("nodes", error.to_string(), "mount sysfs on /sys"));
+            return (None, Vec::new());
+        }
+    };
+    let lines: Vec<NodeLine> = topology
+        .observe(root)
+        .values()
+        .map(|node| NodeLine {
+            node: node.id,
+            cpus: node.has_cpus,
+            memory: node.has_memory,
+            free_mib: node.free / 256,
+            ratios: NodeVec::from_fn(node.latency.len(), |to| node.latency[to].mid),
+        })
+        .collect();
+    checks.push(if topology.matters() {
+        good("nodes", format!("{}", lines.len()))
+    } else {
+        good("nodes", format!("{}: nowhere to move memory to, nothing to do here", lines.len()))
+    });
+    (Some(topology), lines)
+}
+
+fn hooks(topology: &Topology, checks: &mut Vec<Check>) -> Vec<HookVerdict> {
+    let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
+    match Probes::load(&[], cpus) {
+        Ok(probes) => {
+            let hooks = probes.verdicts().to_vec();
+            let attached =
+                hooks.iter().filter(|hook| hook.state == HookState::Attached).count();
+            let found = format!("{attached} of {} attached", hooks.len());
+            checks.push(if attached == hooks.len() {
+                good("hooks", found)
+            } else {
+                lost("hooks", found, "each is named below; its signal is lost, the rest works")
+            });
+            hooks
+        }
+        Err(error) => {
+            checks.push(fatal("hooks", error.to_string(), "see the checks above"));
+            Vec::new()
+        }
+    }
+}
+
+fn perf_event_paranoid(root: &Path, hooks: &[HookVerdict]) -> Check {
+    let found = read(root, "proc/sys/kernel/perf_event_paranoid");
+    let level = found.unwrap_or_else(|| "no perf events in this kernel".to_owned());
+    let sampled =
+        hooks.iter().any(|hook| hook.signal == "cpu_time" && hook.state == HookState::Attached);
+    if sampled {
+        good("perf_event_paranoid", format!("{level}; CPU time is sampled"))
+    } else {
+        lost(
+            "perf_event_paranoid",
+            format!("{level}; CPU time comes from /proc, coarser"),
+            "grant CAP_SYS_ADMIN, or CAP_PERFMON with kernel.perf_event_paranoid at 2",
+        )
+    }
+}
+
+fn lockdown(root: &Path) -> Check {
+    let found = read(root, "sys/kernel/security/lockdown").unwrap_or_else(|| "none".to_owned());
+    if found.contains("[confidentiality]") {
+        lost("lockdown", "confidentiality: probes may not read kernel memory", "boot without it")
+    } else {
+        good("lockdown", found)
+    }
+}
+
+fn pid_namespace(root: &Path) -> Check {
+    match fs::read_link(root.join("proc/self/ns/pid")) {
+        Ok(namespace) if namespace.to_string_lossy() == INITIAL_PID_NAMESPACE => {
+            good("pid_namespace", "the initial one")
+        }
+        Ok(namespace) => fatal(
+            "pid_namespace",
+            format!("{}: the probes' pids are not the pids seen here", namespace.display()),
+            "run on the host, or with hostPID / --pid=host",
+        ),
+        Err(error) => lost("pid_namespace", error.to_string(), "mount proc on /proc"),
+    }
+}
+
+fn numa_balancing(root: &Path) -> Check {
+    match read(root, "proc/sys/kernel/numa_balancing").as_deref() {
+        Some("0") => good("numa_balancing", "off: no hint faults; nobody else moves memory"),
+        Some(mode) => good(
+            "numa_balancing",
+            format!("{mode}: on; hint faults are seen, and the kernel moves pages by itself"),
+        ),
+        None => good("numa_balancing", "not in this kernel: no hint faults"),
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for check in &self.checks {
+            writeln!(f, "{:5} {:20} {}", mark(check.level), check.name, check.found)?;
+            if !check.remedy.is_empty() {
+                writeln!(f, "{:26} remedy: {}", "", check.remedy)?;
+            }
+        }
+        for node in &self.nodes {
+            let ratios: Vec<String> =
+                node.ratios.values().map(|ratio| format!("{ratio:.1}")).collect();
+            writeln!(
+                f,
+                "      node {:15} {}, {}; latency ratios {} (firmware)",
+                node.node.0,
+                if node.cpus { "with CPUs" } else { "no CPUs" },
+                if node.memory { format!("{} MiB free", node.free_mib) } else { "no memory".into() },
+                ratios.join(" "),
+            )?;
+        }
+        for hook in &self.hooks {
+            let (level, why) = match &hook.state {
+                HookState::Attached => (Level::Good, "attached".to_owned()),
+                HookState::Absent(why) => (Level::Lost, format!("absent: {why}")),
+                HookState::Refused(why) => (Level::Lost, format!("refused: {why}")),
+                HookState::Off => (Level::Lost, "switched off".to_owned()),
+            };
+            writeln!(f, "{:5} {:20} {}: {why}", mark(level), hook.signal, hook.hook)?;
+        }
+        let verdict = if self.can_run { "can run here" } else { "cannot run here" };
+        write!(f, "migrate-ctl {verdict}")
+    }
+}
+
+fn mark(level: Level) -> &'static str {
+    match level {
+        Level::Good => "ok",
+        Level::Lost => "lost",
+        Level::Fatal => "FATAL",
+    }
+}

@@ -28,7 +28,9 @@ pub mod mover;
 pub mod http;
 pub mod metrics;
 pub mod snapshot;
+pub mod cgroups;
 
+pub mod instance;
 pub mod daemon;
 pub mod doctor;
 pub mod report;

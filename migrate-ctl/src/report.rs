@@ -1,1 +1,97 @@
-//! To come.
+//! The first words to the user: is NUMA a problem here, for whom, and what would be done.
+//!
+//! Pure text from the last tick's values.
+
+use std::fmt::Write;
+
+use crate::model::{Decision, DomainObs, NodeObs, NodeVec, Verdict};
+use crate::policy;
+
+/// Below this loss, in seconds per second of all processes together, NUMA does not matter.
+const MATTERS: f32 = 0.01;
+
+/// What the summary is made of.
+pub struct Seen<'a> {
+    pub nodes: &'a NodeVec<NodeObs>,
+    /// The last tick's processes and what the policy says of each.
+    pub decided: &'a [(&'a DomainObs, &'a Decision)],
+    pub enforce: bool,
+    /// Pages moved so far by us.
+    pub moved: u64,
+    /// Signals that this kernel or these capabilities do not give.
+    pub missing: &'a [String],
+}
+
+/// A few lines for the terminal.
+pub fn summary(seen: &Seen<'_>) -> String {
+    let mut text = machine(seen.nodes);
+    if !seen.missing.is_empty() {
+        push(&mut text, format_args!("without: {}; see `migrate-ctl doctor`", seen.missing.join(", ")));
+    }
+    if seen.nodes.values().filter(|node| node.has_memory).count() < 2 {
+        push(&mut text, format_args!("one node with memory: there is nothing to do here"));
+        return text;
+    }
+    let mut losers: Vec<_> =
+        seen.decided.iter().filter(|(_, decision)| decision.forecast.loss_rate > 0.0).collect();
+    losers.sort_by(|a, b| {
+        let (a, b) = (a.1, b.1);
+        b.forecast.loss_rate.total_cmp(&a.forecast.loss_rate).then(a.extent.cmp(&b.extent))
+    });
+    let total: f32 = losers.iter().map(|(_, decision)| decision.forecast.loss_rate).sum();
+    if total < MATTERS {
+        push(
+            &mut text,
+            format_args!(
+                "NUMA does not matter here now: all processes together lose {total:.3} s a second"
+            ),
+        );
+    } else {
+        push(
+            &mut text,
+            format_args!(
+                "NUMA matters here: remote memory costs {total:.2} s a second (model, low end)"
+            ),
+        );
+    }
+    for (domain, decision) in losers.iter().take(3) {
+        push(&mut text, format_args!("  {}", policy::explain(domain, decision, seen.nodes)));
+    }
+    push(&mut text, format_args!("{}", conclusion(seen)));
+    text
+}
+
+fn machine(nodes: &NodeVec<NodeObs>) -> String {
+    let mut text = format!("{} node{}", nodes.len(), if nodes.len() == 1 { "" } else { "s" });
+    let farthest = nodes
+        .values()
+        .flat_map(|node| node.latency.values())
+        .map(|ratio| ratio.mid)
+        .fold(1.0, f32::max);
+    if nodes.len() > 1 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; the firmware says that the farthest memory is {farthest:.1} times slower");
+    }
+    text
+}
+
+fn conclusion(seen: &Seen<'_>) -> String {
+    let would = seen
+        .decided
+        .iter()
+        .filter(|(_, decision)| matches!(decision.verdict, Verdict::Move(_)))
+        .count();
+    match (seen.enforce, seen.moved) {
+        (false, _) if would > 0 => {
+            format!("{would} would be moved now; nothing was moved: observe")
+        }
+        (false, _) => "nothing was moved: observe".to_owned(),
+        (true, 0) => "nothing was moved so far: enforce".to_owned(),
+        (true, pages) => format!("{pages} pages were moved so far: enforce"),
+    }
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n{line}");
+}

@@ -1,1 +1,326 @@
-//! To come.
+//! What happened since the last round: one [`Tick`] from the probes, sysfs and /proc.
+//!
+//! Owns the last cumulative counts and turns them into differences. Decides
+//! nothing. Everything here blocks, so the daemon runs it off its async worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use migrate_common::{MigrationKey, SAMPLE_PERIOD_NS, TaskCounters};
+
+use crate::model::{
+    Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
+    NodeVec, Pages, PidRef, Source, Tick,
+};
+use crate::probes::{Counts, Probes};
+use crate::snapshot::{HookState, Totals};
+use crate::topology::Topology;
+use crate::{placement, procfs, sys};
+
+/// A placement is sampled again after so many ticks, or at once for who burns much CPU time.
+const PLACEMENT_TICKS: u64 = 5;
+/// Share of one CPU from which on a process's placement is sampled in every tick.
+const BUSY_SHARE: f64 = 0.05;
+
+/// All state of the sampler.
+pub struct Sampler {
+    root: PathBuf,
+    topology: Topology,
+    probes: Option<Probes>,
+    boundness: Est,
+    last: Counts,
+    /// Cumulative CPU time by thread, where sampling is refused.
+    threads: BTreeMap<(PidRef, u32), Nanos>,
+    known: BTreeMap<u32, Known>,
+    totals: Totals,
+    ticks: u64,
+    then: Nanos,
+}
+
+/// What we remember of a process between ticks.
+struct Known {
+    id: PidRef,
+    pages: NodeVec<Est>,
+    sampled_at: u64,
+    own_policy: bool,
+}
+
+impl Sampler {
+    pub fn new(root: &Path, topology: Topology, probes: Option<Probes>, boundness: Est) -> Self {
+        let nodes = topology.len();
+        let totals = Totals {
+            hints: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
+            cpu: NodeVec::filled(nodes, 0),
+            ..Totals::default()
+        };
+        let mut sampler = Self {
+            root: root.to_path_buf(),
+            topology,
+            probes,
+            boundness,
+            last: Counts::default(),
+            threads: BTreeMap::new(),
+            known: BTreeMap::new(),
+            totals,
+            ticks: 0,
+            then: sys::boottime(),
+        };
+        if !sampler.samples_cpu() {
+            // What threads used before we came is no business of the first tick.
+            let pids = procfs::processes(&sampler.root);
+            sampler.cpu_from_proc(&pids);
+        }
+        sampler
+    }
+
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Everybody's migrations so far, by reason.
+    pub fn migrations(&self) -> &[(String, migrate_common::Latency)] {
+        &self.last.latency
+    }
+
+    /// Looks once. `wants_mempolicy` names the processes close to a move: only
+    /// theirs is read, since that walks their whole page table.
+    pub fn tick(&mut self, wants_mempolicy: &[PidRef]) -> anyhow::Result<Tick> {
+        let now = sys::boottime();
+        let dt = now.saturating_sub(self.then);
+        self.then = now;
+        self.ticks += 1;
+        let pids = procfs::processes(&self.root);
+        let counts = match &mut self.probes {
+            Some(probes) => probes.read()?,
+            None => Counts::default(),
+        };
+        let lost_before: u64 = self.last.lost.iter().sum();
+        let lost = counts.lost.iter().sum::<u64>().saturating_sub(lost_before);
+        let delta = self.difference(&counts, &pids);
+        let mut gone = self.forget_exited(&pids);
+        let domains = self.domains(&delta, dt, wants_mempolicy, &mut gone);
+        let nodes = self.topology.observe(&self.root);
+        Ok(Tick { now, dt, nodes, domains, gone, lost })
+    }
+
+    fn samples_cpu(&self) -> bool {
+        self.probes.as_ref().is_some_and(|probes| {
+            probes
+                .verdicts()
+                .iter()
+                .any(|hook| hook.signal == "cpu_time" && hook.state == HookState::Attached)
+        })
+    }
+
+    /// What each process did since the last tick; adds it to the totals.
+    fn difference(&mut self, counts: &Counts, pids: &[u32]) -> BTreeMap<u32, Delta> {
+        let mut delta: BTreeMap<u32, Delta> = BTreeMap::new();
+        let nodes = self.topology.len();
+        let blank = || Delta { cpu: NodeVec::filled(nodes, 0), ..Delta::default() };
+        for (&tgid, now) in &counts.tasks {
+            let before = self.last.tasks.get(&tgid).copied().unwrap_or_default();
+            let grown = grown(now, &before);
+            self.totals.isolation_tried += grown.isolation_tried;
+            self.totals.isolation_refused += grown.isolation_refused;
+            self.totals.isolation_put_back += grown.isolation_put_back;
+            self.totals.faults_minor += grown.faults_minor;
+            self.totals.faults_major += grown.faults_major;
+            let entry = delta.entry(tgid).or_insert_with(blank);
+            entry.faults.minor = grown.faults_minor;
+            entry.faults.major = grown.faults_major;
+            entry.own_policy = grown.policy_samples > 0;
+        }
+        for (&key, &now) in &counts.hints {
+            let grown = now.saturating_sub(self.last.hints.get(&key).copied().unwrap_or(0));
+            let pair = (
+                self.topology.node(NodeId(key.cpu_node)),
+                self.topology.node(NodeId(key.memory_node)),
+            );
+            if let (Some(cpu), Some(memory)) = pair {
+                self.totals.hints[cpu][memory] += grown;
+            }
+            delta.entry(key.tgid).or_insert_with(blank).faults.hint += grown;
+        }
+        for (&key, now) in &counts.migrations {
+            let before = self.last.migrations.get(&key).map_or(0, |totals| totals.moved);
+            let MigrationKey { tgid, own, .. } = key;
+            if own == 0 {
+                delta.entry(tgid).or_insert_with(blank).foreign_moved +=
+                    now.moved.saturating_sub(before);
+            }
+        }
+        let cpu = if self.samples_cpu() {
+            self.cpu_from_samples(counts)
+        } else {
+            self.cpu_from_proc(pids)
+        };
+        for ((tgid, node), nanos) in cpu {
+            self.totals.cpu[node] += nanos;
+            delta.entry(tgid).or_insert_with(blank).cpu[node] += nanos;
+        }
+        self.totals.lost = counts.lost;
+        self.last = counts.clone();
+        delta
+    }
+
+    fn cpu_from_samples(&self, counts: &Counts) -> Vec<((u32, Node), Nanos)> {
+        let mut cpu = Vec::with_capacity(counts.cpu.len());
+        for (key, &samples) in &counts.cpu {
+            let before = self.last.cpu.get(key).copied().unwrap_or(0);
+            let node = u16::try_from(key.node).ok().and_then(|id| self.topology.node(NodeId(id)));
+            if let Some(node) = node {
+                let grown = samples.saturating_sub(before);
+                cpu.push(((key.tgid, node), grown.saturating_mul(SAMPLE_PERIOD_NS)));
+            }
+        }
+        cpu
+    }
+
+    /// A thread's time is charged to the node where it is found at the end of the tick.
+    fn cpu_from_proc(&mut self, pids: &[u32]) -> Vec<((u32, Node), Nanos)> {
+        let mut cpu = Vec::new();
+        let mut threads = BTreeMap::new();
+        for &pid in pids {
+            let Some(start) = procfs::start_of(&self.root, pid) else { continue };
+            let id = PidRef { pid, start };
+            for thread in procfs::cpu_time(&self.root, pid).unwrap_or_default() {
+                let before = self.threads.get(&(id, thread.tid)).copied();
+                threads.insert((id, thread.tid), thread.used);
+                let grown = thread.used.saturating_sub(before.unwrap_or(0));
+                if let (Some(node), true) = (self.topology.node_of_cpu(thread.cpu), grown > 0) {
+                    cpu.push(((pid, node), grown));
+                }
+            }
+        }
+        self.threads = threads;
+        cpu
+    }
+
+    /// Drops what belongs to processes that /proc no longer lists.
+    fn forget_exited(&mut self, pids: &[u32]) -> Vec<PidRef> {
+        let alive: BTreeSet<u32> = pids.iter().copied().collect();
+        let exited = |tgid: &u32| !alive.contains(tgid);
+        if let Some(probes) = &mut self.probes {
+            let counted: BTreeSet<u32> = (self.last.tasks.keys().copied())
+                .chain(self.last.cpu.keys().map(|key| key.tgid))
+                .chain(self.last.hints.keys().map(|key| key.tgid))
+                .chain(self.last.migrations.keys().map(|key| key.tgid))
+                .filter(exited)
+                .collect();
+            for tgid in counted {
+                probes.forget(tgid);
+                self.last.tasks.remove(&tgid);
+                self.last.cpu.retain(|key, _| key.tgid != tgid);
+                self.last.hints.retain(|key, _| key.tgid != tgid);
+                self.last.migrations.retain(|key, _| key.tgid != tgid);
+            }
+        }
+        let gone: Vec<u32> = self.known.keys().copied().filter(exited).collect();
+        gone.iter().filter_map(|pid| self.known.remove(pid)).map(|known| known.id).collect()
+    }
+
+    fn domains(
+        &mut self,
+        delta: &BTreeMap<u32, Delta>,
+        dt: Nanos,
+        wants_mempolicy: &[PidRef],
+        gone: &mut Vec<PidRef>,
+    ) -> Vec<DomainObs> {
+        let ourselves = std::process::id();
+        let mut domains = Vec::new();
+        for (&pid, seen) in delta {
+            let used: Nanos = seen.cpu.values().sum();
+            if used == 0 || pid == ourselves {
+                continue;
+            }
+            let Some(process) = procfs::process(&self.root, pid) else { continue };
+            if process.kernel_thread {
+                continue;
+            }
+            let id = process.id;
+            if let Some(known) = self.known.get(&pid)
+                && known.id != id
+            {
+                gone.push(known.id);
+                self.known.remove(&pid);
+            }
+            let busy = used as f64 >= BUSY_SHARE * dt as f64;
+            let pages = self.placement(id, process.rss_anon, busy);
+            let mempolicy = self.mempolicy(id, seen.own_policy, wants_mempolicy.contains(&id));
+            let allowed = self.allowed(&process.mems_allowed);
+            let extent = ExtentObs {
+                id: ExtentId { domain: id, class: Class::PrivateAnonymous },
+                pages,
+                mempolicy,
+                allowed,
+            };
+            domains.push(DomainObs {
+                id,
+                comm: process.comm,
+                cgroup: process.cgroup,
+                cpu: seen.cpu.clone(),
+                faults: seen.faults,
+                boundness: self.boundness,
+                foreign_moved: seen.foreign_moved,
+                extents: vec![extent],
+            });
+        }
+        domains
+    }
+
+    fn placement(&mut self, id: PidRef, rss_anon: Pages, busy: bool) -> NodeVec<Est> {
+        let fresh = |known: &&Known| {
+            !busy
+                && !known.pages.is_empty()
+                && self.ticks.saturating_sub(known.sampled_at) < PLACEMENT_TICKS
+        };
+        if let Some(known) = self.known.get(&id.pid).filter(fresh) {
+            return known.pages.clone();
+        }
+        let seed = (u64::from(id.pid) << 32) ^ self.ticks;
+        let pages = placement::sample(&self.root, &self.topology, id.pid, rss_anon, seed)
+            .unwrap_or_default();
+        let own_policy = self.known.get(&id.pid).is_some_and(|known| known.own_policy);
+        let known = Known { id, pages: pages.clone(), sampled_at: self.ticks, own_policy };
+        self.known.insert(id.pid, known);
+        pages
+    }
+
+    /// A thread that ran with a policy of its own settles the question for good.
+    fn mempolicy(&mut self, id: PidRef, own_policy: bool, wanted: bool) -> Mempolicy {
+        if let Some(known) = self.known.get_mut(&id.pid) {
+            known.own_policy |= own_policy;
+            if known.own_policy {
+                return Mempolicy::Explicit;
+            }
+        }
+        if wanted { procfs::mempolicy(&self.root, id.pid) } else { Mempolicy::Unknown }
+    }
+
+    fn allowed(&self, mems: &[NodeId]) -> NodeMask {
+        NodeVec::from_fn(self.topology.len(), |node| mems.contains(&self.topology.id(node)))
+    }
+}
+
+#[derive(Default)]
+struct Delta {
+    cpu: NodeVec<Nanos>,
+    faults: Faults,
+    foreign_moved: Pages,
+    own_policy: bool,
+}
+
+/// Saturating, since a reused slot may start again below what we remember.
+fn grown(now: &TaskCounters, before: &TaskCounters) -> TaskCounters {
+    TaskCounters {
+        isolation_tried: now.isolation_tried.saturating_sub(before.isolation_tried),
+        isolation_refused: now.isolation_refused.saturating_sub(before.isolation_refused),
+        isolation_put_back: now.isolation_put_back.saturating_sub(before.isolation_put_back),
+        faults_minor: now.faults_minor.saturating_sub(before.faults_minor),
+        faults_major: now.faults_major.saturating_sub(before.faults_major),
+        policy_samples: now.policy_samples.saturating_sub(before.policy_samples),
+    }
+}
+
+/// What the remote share that comes out of a tick is made of.
+pub const REMOTE_SHARE_SOURCE: Source = Source::CpuPlacement;
