@@ -22,22 +22,23 @@ struct Sum {
 pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
     let forecasts: BTreeMap<ExtentId, &Forecast> =
         decisions.iter().map(|decision| (decision.extent, &decision.forecast)).collect();
-    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+    // Keyed by what is shown: two paths may look the same once they are printable.
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     for domain in &tick.domains {
         let cpu = domain.cpu.values().sum::<u64>() as f64;
         for forecast in domain.extents.iter().filter_map(|extent| forecasts.get(&extent.id)) {
-            let sum = sums.entry(&domain.cgroup).or_default();
+            let sum = sums.entry(printable(&domain.cgroup)).or_default();
             sum.cpu += cpu;
             sum.remote += cpu * f64::from(forecast.remote_share);
             sum.loss += forecast.loss_rate;
         }
     }
-    let mut sums: Vec<(&str, Sum)> = sums.into_iter().filter(|(_, sum)| sum.cpu > 0.0).collect();
+    let mut sums: Vec<(String, Sum)> = sums.into_iter().filter(|(_, sum)| sum.cpu > 0.0).collect();
     sums.sort_by(|(_, a), (_, b)| b.loss.total_cmp(&a.loss).then(b.cpu.total_cmp(&a.cpu)));
     sums.into_iter()
         .take(SHOWN)
         .map(|(cgroup, sum)| CgroupLoad {
-            cgroup: printable(cgroup),
+            cgroup,
             #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
             remote_share: (sum.remote / sum.cpu) as f32,
             source: Source::CpuPlacement,

@@ -26,7 +26,7 @@ use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
 use crate::table::{Table, absorb};
 use crate::topology::{Topology, TopologyError};
-use crate::{cgroups, http, policy, procfs, report, sys};
+use crate::{cgroups, http, own, policy, report, sys};
 
 /// The summary comes after so many seconds: enough samples to say something.
 const SUMMARY_AFTER: Duration = Duration::from_secs(6);
@@ -233,7 +233,7 @@ impl Controller {
     }
 
     fn account(&mut self, began: Instant) {
-        let ourselves = procfs::own_cost(Path::new("/"));
+        let ourselves = own::read(Path::new("/"));
         self.cost = OwnCost {
             ticks: self.cost.ticks + 1,
             tick_seconds: began.elapsed().as_secs_f64(),

@@ -11,24 +11,26 @@ pub mod model;
 pub mod sys;
 
 pub mod btf;
-pub mod placement;
 pub mod probes;
-pub mod procfs;
-pub mod sampler;
 pub mod topology;
+pub mod procfs;
+pub mod placement;
+pub mod sampler;
 
 pub mod config;
-pub mod guards;
-pub mod policy;
 pub mod table;
+pub mod policy;
+pub mod guards;
 
-pub mod ledger;
 pub mod mover;
+pub mod ledger;
+pub mod journal;
 
-pub mod http;
-pub mod metrics;
 pub mod snapshot;
 pub mod cgroups;
+pub mod own;
+pub mod metrics;
+pub mod http;
 
 pub mod instance;
 pub mod daemon;

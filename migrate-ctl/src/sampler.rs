@@ -10,7 +10,7 @@ use migrate_common::{MigrationKey, SAMPLE_PERIOD_NS, TaskCounters};
 
 use crate::model::{
     Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
-    NodeVec, Pages, PidRef, Source, Tick,
+    NodeVec, Pages, PidRef, Tick,
 };
 use crate::probes::{Counts, Probes};
 use crate::snapshot::{HookState, Totals};
@@ -21,6 +21,9 @@ use crate::{placement, procfs, sys};
 const PLACEMENT_TICKS: u64 = 5;
 /// Share of one CPU from which on a process's placement is sampled in every tick.
 const BUSY_SHARE: f64 = 0.05;
+
+/// USER_HZ, the unit of times in /proc, is 100 on every architecture but Alpha and ia64.
+const NANOS_PER_CLOCK_TICK: Nanos = 10_000_000;
 
 /// All state of the sampler.
 pub struct Sampler {
@@ -99,7 +102,7 @@ impl Sampler {
         let delta = self.difference(&counts, &pids);
         let mut gone = self.forget_exited(&pids);
         let domains = self.domains(&delta, dt, wants_mempolicy, &mut gone);
-        let nodes = self.topology.observe(&self.root);
+        let nodes = self.topology.observe(&self.root)?;
         Ok(Tick { now, dt, nodes, domains, gone, lost })
     }
 
@@ -184,9 +187,10 @@ impl Sampler {
             let Some(start) = procfs::start_of(&self.root, pid) else { continue };
             let id = PidRef { pid, start };
             for thread in procfs::cpu_time(&self.root, pid).unwrap_or_default() {
+                let used = thread.ticks.saturating_mul(NANOS_PER_CLOCK_TICK);
                 let before = self.threads.get(&(id, thread.tid)).copied();
-                threads.insert((id, thread.tid), thread.used);
-                let grown = thread.used.saturating_sub(before.unwrap_or(0));
+                threads.insert((id, thread.tid), used);
+                let grown = used.saturating_sub(before.unwrap_or(0));
                 if let (Some(node), true) = (self.topology.node_of_cpu(thread.cpu), grown > 0) {
                     cpu.push(((pid, node), grown));
                 }
@@ -321,6 +325,3 @@ fn grown(now: &TaskCounters, before: &TaskCounters) -> TaskCounters {
         policy_samples: now.policy_samples.saturating_sub(before.policy_samples),
     }
 }
-
-/// What the remote share that comes out of a tick is made of.
-pub const REMOTE_SHARE_SOURCE: Source = Source::CpuPlacement;
