@@ -6,7 +6,8 @@
 //! prints them calls [`printable`].
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::model::{NodeId, Pages, PidRef};
@@ -19,6 +20,9 @@ pub use numa_maps::{Kind, Mapping, NumaMaps, mempolicy, numa_maps};
 const TEXT_LIMIT: u64 = 16 << 20;
 /// `stat`, `status` and `cgroup` of one process: a cgroup path has up to 4,096 bytes.
 const PROCESS_LIMIT: u64 = 64 << 10;
+/// One line of `maps` or `numa_maps`: a path has up to 4,096 bytes, each escaped to four, and
+/// 1,024 nodes take some 15 each.
+const LINE_LIMIT: u64 = 64 << 10;
 /// Threads that [`cpu_time`] looks at.
 const THREADS: usize = 4096;
 /// Bytes of a name in labels and logs.
@@ -146,6 +150,31 @@ pub(crate) fn parse_list(text: &str) -> Option<Vec<u32>> {
 pub(crate) fn read_text(file: &Path) -> io::Result<String> {
     let bytes = read_bounded(file, TEXT_LIMIT)?;
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Line by line, with nothing in place of a line beyond the limit.
+pub(crate) fn each_line(
+    file: impl Read,
+    mut found: impl FnMut(Option<&str>) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let size = reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line)?;
+        let overlong = line.last() != Some(&b'\n') && size as u64 == LINE_LIMIT;
+        let next = if size == 0 {
+            return Ok(());
+        } else if overlong {
+            reader.skip_until(b'\n')?;
+            found(None)
+        } else {
+            found(Some(&String::from_utf8_lossy(&line)))
+        };
+        if next.is_break() {
+            return Ok(());
+        }
+    }
 }
 
 fn read_bounded(file: &Path, limit: u64) -> io::Result<Vec<u8>> {

@@ -5,14 +5,12 @@
 //! line, so that the size of a process costs time but no memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::each_line;
 use crate::model::{Mempolicy, NodeId, Pages};
-
-/// A path has up to 4,096 bytes, each escaped to four, and 1,024 nodes take some 15 each.
-const LINE_LIMIT: u64 = 64 << 10;
 
 /// All mappings of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,29 +101,15 @@ fn each_mapping(
     file: impl Read,
     mut found: impl FnMut(Mapping) -> ControlFlow<()>,
 ) -> io::Result<u64> {
-    let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut unknown = 0;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let size = reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line)?;
-        if size == 0 {
-            return Ok(unknown);
-        }
-        if line.last() != Some(&b'\n') && size as u64 == LINE_LIMIT {
-            unknown += 1;
-            reader.skip_until(b'\n')?;
-            continue;
-        }
-        match parse(&String::from_utf8_lossy(&line), &mut unknown) {
-            Some(mapping) => {
-                if found(mapping).is_break() {
-                    return Ok(unknown);
-                }
-            }
+    each_line(file, |line| {
+        match line.and_then(|line| parse(line, &mut unknown)) {
+            Some(mapping) => return found(mapping),
             None => unknown += 1,
         }
-    }
+        ControlFlow::Continue(())
+    })?;
+    Ok(unknown)
 }
 
 fn parse(line: &str, unknown: &mut u64) -> Option<Mapping> {
