@@ -1,1 +1,220 @@
-//! To come.
+//! System calls, capabilities and the clock.
+//!
+//! The only file with `unsafe`, with libc and with a clock. It offers what the
+//! mover, placement and `doctor` want to do and knows nothing about policies.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+pub use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
+pub use rustix::thread::CapabilitySet;
+use rustix::thread::{capabilities, gettid, set_capabilities};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::model::{Nanos, NodeId};
+
+/// Bytes of a base page. Kernels with other base pages count in other units everywhere.
+pub const PAGE_SIZE: u64 = 4096;
+
+const _: () = assert!(size_of::<usize>() == 8, "addresses of other processes are taken as u64");
+
+/// Time since boot, suspend included: the clock of `Order`, `Outcome` and the probes.
+pub fn boottime() -> Nanos {
+    let now = clock_gettime(ClockId::Boottime);
+    // The clock starts at 0 and never goes back, so neither part is negative.
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The calling thread, as the kernel numbers it.
+pub fn thread_id() -> u32 {
+    gettid().as_raw_nonzero().get().unsigned_abs()
+}
+
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// What the calling thread may do now.
+pub fn effective_caps() -> io::Result<CapabilitySet> {
+    Ok(capabilities(None)?.effective)
+}
+
+/// False also where the set cannot be read.
+pub fn has_cap(cap: CapabilitySet) -> bool {
+    effective_caps().is_ok_and(|caps| caps.contains(cap))
+}
+
+/// Takes CAP_SYS_NICE from the calling thread for good manners: without it
+/// `migrate_pages(2)` leaves shared pages alone and obeys the target's cpuset.
+///
+/// # Errors
+/// The kernel refused, or said yes and left the capability in place.
+pub fn drop_sys_nice() -> io::Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SYS_NICE);
+    set_capabilities(None, sets)?;
+    if effective_caps()?.contains(CapabilitySet::SYS_NICE) {
+        return Err(io::Error::other("CAP_SYS_NICE is still effective after capset"));
+    }
+    Ok(())
+}
+
+/// A process that cannot be mistaken for a later one with its number.
+#[derive(Debug)]
+pub struct Pinned(OwnedFd);
+
+impl Pinned {
+    /// # Errors
+    /// ESRCH where there is no such process.
+    pub fn open(pid: u32) -> Result<Self, Errno> {
+        Ok(Self(pidfd_open(to_pid(pid)?, PidfdFlags::empty())?))
+    }
+
+    /// True once its last thread has exited, reaped or not.
+    ///
+    /// # Errors
+    /// The kernel had no memory for the poll.
+    pub fn has_exited(&self) -> Result<bool, Errno> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(ready > 0)
+    }
+}
+
+/// Moves the pages of a process from some nodes to one. The number is the
+/// kernel's count of pages that it left, which is no verdict: pages refused
+/// on 6.1 are missing from it, pages that arrived may be in it from 6.12 on.
+///
+/// # Errors
+/// ESRCH: no such process. EPERM: not ours to touch, or outside its cpuset.
+/// EINVAL: it has no memory any more, or the target node is offline.
+pub fn migrate_pages(pid: u32, from: &[NodeId], to: NodeId) -> Result<u64, Errno> {
+    let pid = to_pid(pid)?.as_raw_nonzero().get();
+    let from = NodeBits::new(from);
+    let to = NodeBits::new(&[to]);
+    let maxnode = from.maxnode().min(to.maxnode());
+    // SAFETY: both masks live until the call returns and hold `maxnode - 1` bits or more, and
+    // the kernel only reads them.
+    let left = unsafe {
+        libc::syscall(libc::SYS_migrate_pages, pid, maxnode, from.words.as_ptr(), to.words.as_ptr())
+    };
+    u64::try_from(left).map_err(|_negative| last_errno())
+}
+
+/// The node of the page at each address, or the negated errno of that address.
+///
+/// # Errors
+/// ESRCH: no such process. EPERM: not ours to look at.
+pub fn query_pages(pid: u32, addrs: &[u64]) -> io::Result<Vec<i32>> {
+    let pid = to_pid(pid)?.as_raw_nonzero().get();
+    // The kernel leaves entries unwritten when it stops early.
+    let mut status = vec![-libc::ENOENT; addrs.len()];
+    // SAFETY: `addrs` and `status` have `addrs.len()` entries each, of the width of a pointer
+    // (asserted above) and of an int; the addresses are the target's and never followed here.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            pid,
+            addrs.len(),
+            addrs.as_ptr(),
+            std::ptr::null::<libc::c_int>(),
+            status.as_mut_ptr(),
+            0,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(status) }
+}
+
+/// A pid of 0 would mean ourselves to every one of these calls.
+fn to_pid(pid: u32) -> Result<Pid, Errno> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// A node mask as the kernel reads it.
+struct NodeBits {
+    words: Vec<u64>,
+}
+
+impl NodeBits {
+    /// Enough words for every node that a kernel can have (NODES_SHIFT is at most 10), so that
+    /// sparse numbers and masks of different length need no thought.
+    const WORDS: usize = 16;
+
+    fn new(nodes: &[NodeId]) -> Self {
+        let mut words = vec![0; Self::WORDS];
+        for node in nodes {
+            let (word, bit) = (usize::from(node.0 / 64), node.0 % 64);
+            if word >= words.len() {
+                words.resize(word + 1, 0);
+            }
+            words[word] |= 1 << bit;
+        }
+        Self { words }
+    }
+
+    /// The kernel reads `maxnode - 1` bits.
+    fn maxnode(&self) -> usize {
+        self.words.len() * 64 + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn puts_sparse_nodes_into_their_words() {
+        let bits = NodeBits::new(&[NodeId(0), NodeId(8), NodeId(64), NodeId(1023)]);
+        assert_eq!(bits.words[0], 0b1_0000_0001);
+        assert_eq!(bits.words[1], 1);
+        assert_eq!(bits.words[15], 1 << 63);
+        assert_eq!(bits.maxnode(), 1025);
+    }
+
+    #[test]
+    fn never_takes_pid_zero_for_ourselves() {
+        assert_eq!(migrate_pages(0, &[NodeId(0)], NodeId(0)), Err(Errno::SRCH));
+        assert!(query_pages(0, &[]).is_err());
+        assert_eq!(Pinned::open(0).unwrap_err(), Errno::SRCH);
+    }
+
+    #[test]
+    fn names_a_missing_process() {
+        // Above the largest pid_max.
+        assert_eq!(migrate_pages(1 << 23, &[NodeId(0)], NodeId(0)), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn sees_that_a_pinned_process_has_exited() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pinned = Pinned::open(child.id()).unwrap();
+        assert!(!pinned.has_exited().unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(pinned.has_exited().unwrap());
+    }
+
+    #[test]
+    fn drops_sys_nice_on_the_calling_thread_only() {
+        let before = effective_caps().unwrap();
+        let dropped = std::thread::spawn(|| {
+            drop_sys_nice().unwrap();
+            effective_caps().unwrap()
+        });
+        assert!(!dropped.join().unwrap().contains(CapabilitySet::SYS_NICE));
+        assert_eq!(effective_caps().unwrap(), before);
+    }
+
+    #[test]
+    fn the_clock_runs() {
+        let first = boottime();
+        assert!(first > 0 && boottime() >= first);
+        assert!(thread_id() > 0);
+    }
+}
