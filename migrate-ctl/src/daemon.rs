@@ -20,7 +20,7 @@ use crate::instance::{self, InstanceError, LOCK_FILE};
 use crate::journal::{Fact, Journal};
 use crate::ledger::Ledger;
 use crate::model::{Decision, Input, Outcome, Tick, Verdict};
-use crate::mover::Mover;
+use crate::mover::{MoveCounter, Mover};
 use crate::probes::{Probes, ProbesError};
 use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
@@ -57,6 +57,8 @@ pub enum StartError {
     Topology(#[from] TopologyError),
     #[error("cannot open the journal {path}: {source}; name a file in a writable folder")]
     Journal { path: PathBuf, source: std::io::Error },
+    #[error("the mover cannot give up CAP_SYS_NICE: {0}; without that it must not move anything")]
+    Mover(std::io::Error),
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -94,7 +96,8 @@ struct Controller {
     table: Table,
     ledger: Ledger,
     journal: Journal,
-    mover: Mover,
+    /// None once it has stopped.
+    mover: Option<Mover>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     hooks: Vec<HookVerdict>,
     published: watch::Sender<Option<Arc<Snapshot>>>,
@@ -127,7 +130,10 @@ impl Controller {
             let path = options.journal.clone().unwrap_or_default();
             StartError::Journal { path, source }
         })?;
-        let (mover, outcomes) = Mover::start(root, topology.clone(), probes.own_moves());
+        let topology = Arc::new(topology);
+        let counter = probes.own_moves().map(|moves| Box::new(moves) as Box<dyn MoveCounter>);
+        let (mover, outcomes) = Mover::start(Arc::clone(&topology), counter, root.to_path_buf())
+            .map_err(StartError::Mover)?;
         let boundness = options.config.policy.boundness;
         let sampler = Sampler::new(root, topology, Some(probes), boundness);
         let (published, snapshots) = watch::channel(None);
@@ -141,7 +147,7 @@ impl Controller {
             table: Table::default(),
             ledger: Ledger::default(),
             journal,
-            mover,
+            mover: Some(mover),
             outcomes,
             hooks,
             published,
@@ -214,7 +220,9 @@ impl Controller {
                 );
                 absorb(&mut self.table, &self.options.config, &Input::Ordered(order.clone()));
                 self.journal.record(&Fact::Ordered { seq: order.seq, now: sys::boottime() });
-                self.mover.submit(order.clone());
+                if let Some(mover) = &self.mover {
+                    mover.submit(order.clone());
+                }
             }
         }
     }
@@ -287,7 +295,10 @@ impl Controller {
 
     /// Lets the running move end, cancels what waits, and detaches every probe.
     async fn stop(mut self) -> String {
-        self.mover.stop();
+        let mover = self.mover.take();
+        if tokio::task::spawn_blocking(move || drop(mover)).await.is_err() {
+            warn!("the mover's thread has panicked");
+        }
         while let Some(outcome) = self.outcomes.recv().await {
             self.absorb_outcome(&outcome);
         }

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
 
+use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use crate::model::{NodeId, NodeVec};
@@ -112,15 +113,18 @@ fn btf(root: &Path) -> Check {
 
 fn capabilities() -> Check {
     let needed = [
-        ("CAP_BPF", "no probe can be loaded"),
-        ("CAP_PERFMON", "no probe can be attached"),
-        ("CAP_SYS_PTRACE", "no other process can be read or moved"),
-        ("CAP_SYS_ADMIN", "placement is asked of the kernel page by page, and perf may be refused"),
+        (CapabilitySet::BPF, "CAP_BPF (no probe can be loaded)"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON (no probe can be attached)"),
+        (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE (no other process can be read or moved)"),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN (placement is asked of the kernel page by page, and perf may be refused)",
+        ),
     ];
-    let missing: Vec<String> = needed
+    let missing: Vec<&str> = needed
         .iter()
-        .filter(|(name, _)| !sys::has_capability(name))
-        .map(|(name, effect)| format!("{name} ({effect})"))
+        .filter(|(capability, _)| !sys::has_cap(*capability))
+        .map(|(_, effect)| *effect)
         .collect();
     if missing.is_empty() {
         good("capabilities", "all that is used")

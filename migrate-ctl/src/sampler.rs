@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use migrate_common::{MigrationKey, SAMPLE_PERIOD_NS, TaskCounters};
 
@@ -28,7 +29,7 @@ const NANOS_PER_CLOCK_TICK: Nanos = 10_000_000;
 /// All state of the sampler.
 pub struct Sampler {
     root: PathBuf,
-    topology: Topology,
+    topology: Arc<Topology>,
     probes: Option<Probes>,
     boundness: Est,
     last: Counts,
@@ -49,7 +50,7 @@ struct Known {
 }
 
 impl Sampler {
-    pub fn new(root: &Path, topology: Topology, probes: Option<Probes>, boundness: Est) -> Self {
+    pub fn new(root: &Path, topology: Arc<Topology>, probes: Option<Probes>, boundness: Est) -> Self {
         let nodes = topology.len();
         let totals = Totals {
             hints: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
