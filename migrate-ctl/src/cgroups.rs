@@ -46,3 +46,77 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{SHOWN, busiest};
+    use crate::model::{
+        Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Faults, Forecast, Mempolicy, NodeVec,
+        PidRef, Reason, Source, Tick, Verdict,
+    };
+
+    #[test]
+    fn a_cgroups_share_weighs_its_processes_by_cpu_time() {
+        let (tick, decisions) = scene(&[("/a", 300, 1.0, 0.1), ("/a", 100, 0.0, 0.0)]);
+        let shown = busiest(&tick, &decisions);
+        assert_eq!(shown.len(), 1);
+        assert_eq!(shown[0].remote_share, 0.75);
+        assert_eq!(shown[0].loss_rate, 0.1);
+    }
+
+    #[test]
+    fn the_dearest_cgroups_come_first_and_the_list_is_bounded() {
+        let names: Vec<String> = (0..40).map(|number| format!("/{number}")).collect();
+        let scene_of: Vec<_> =
+            names.iter().zip(0u16..).map(|(name, i)| (&**name, 1, 1.0, f32::from(i))).collect();
+        let (tick, decisions) = scene(&scene_of);
+        let shown = busiest(&tick, &decisions);
+        assert_eq!(shown.len(), SHOWN);
+        assert_eq!(shown[0].cgroup, "/39");
+    }
+
+    #[test]
+    fn two_paths_that_print_alike_are_one_series() {
+        let long = "x".repeat(200);
+        let (one, other) = (format!("/{long}1"), format!("/{long}2"));
+        let (tick, decisions) = scene(&[(&one, 1, 1.0, 0.1), (&other, 1, 1.0, 0.1)]);
+        assert_eq!(busiest(&tick, &decisions).len(), 1);
+    }
+
+    /// (cgroup, CPU time, remote share, loss rate) of each process.
+    fn scene(processes: &[(&str, u64, f32, f32)]) -> (Tick, Vec<Decision>) {
+        let mut domains = Vec::new();
+        let mut decisions = Vec::new();
+        for (&(cgroup, cpu, remote_share, loss_rate), pid) in processes.iter().zip(1u32..) {
+            let id = PidRef { pid, start: 0 };
+            let extent = ExtentId { domain: id, class: Class::PrivateAnonymous };
+            domains.push(DomainObs {
+                id,
+                comm: String::new(),
+                cgroup: cgroup.to_owned(),
+                cpu: NodeVec::filled(2, cpu / 2),
+                faults: Faults::default(),
+                boundness: Est::exact(0.1, Source::Prior),
+                foreign_moved: 0,
+                extents: vec![ExtentObs {
+                    id: extent,
+                    pages: NodeVec::default(),
+                    mempolicy: Mempolicy::Unknown,
+                    allowed: NodeVec::filled(2, true),
+                }],
+            });
+            let forecast = Forecast {
+                best: None,
+                remote_share,
+                loss_rate,
+                lost: 0.0,
+                price: 0.0,
+                move_in: None,
+            };
+            let (verdict, reason) = (Verdict::Stay, Reason::NotYet);
+            decisions.push(Decision { seq: 0, now: 0, extent, verdict, reason, forecast });
+        }
+        let nodes = NodeVec::default();
+        (Tick { now: 0, dt: 1, nodes, domains, gone: Vec::new(), lost: 0 }, decisions)
+    }
+}
