@@ -13,7 +13,7 @@ use crate::model::{NodeId, NodeVec};
 use crate::probes::Probes;
 use crate::snapshot::{HookState, HookVerdict};
 use crate::sys;
-use crate::topology::Topology;
+use crate::topology::{Topology, TopologyError};
 
 /// Inode of the initial PID namespace: PROC_PID_INIT_INO in include/linux/proc_ns.h.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -138,15 +138,19 @@ fn capabilities() -> Check {
 }
 
 fn nodes(root: &Path, checks: &mut Vec<Check>) -> (Option<Topology>, Vec<NodeLine>) {
-    let topology = match Topology::read(root) {
-        Ok(topology) => topology,
+    let look = || {
+        let topology = Topology::read(root)?;
+        let observed = topology.observe(root)?;
+        Ok::<_, TopologyError>((topology, observed))
+    };
+    let (topology, observed) = match look() {
+        Ok(seen) => seen,
         Err(error) => {
-            checks.push(fatal("nodes", error.to_string(), "mount sysfs on /sys"));
+            checks.push(fatal("nodes", error.to_string(), "mount sysfs on /sys and proc on /proc"));
             return (None, Vec::new());
         }
     };
-    let lines: Vec<NodeLine> = topology
-        .observe(root)
+    let lines: Vec<NodeLine> = observed
         .values()
         .map(|node| NodeLine {
             node: node.id,

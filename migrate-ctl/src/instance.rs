@@ -42,7 +42,7 @@ pub fn take(path: &Path) -> Result<Instance, InstanceError> {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut holder = String::new();
-            file.by_ref().take(20).read_to_string(&mut holder).map_err(failed)?;
+            Read::by_ref(&mut file).take(20).read_to_string(&mut holder).map_err(failed)?;
             return Err(InstanceError::Taken(holder.trim().to_owned()));
         }
         Err(error) => return Err(failed(error.into())),

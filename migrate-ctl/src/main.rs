@@ -11,7 +11,7 @@ use migrate_ctl::config::{Config, Pattern};
 use migrate_ctl::daemon::{self, Options, StartError};
 use migrate_ctl::doctor;
 use migrate_ctl::model::NodeId;
-use migrate_ctl::mover::by_hand::{self, HandError, Kind};
+use migrate_ctl::mover::by_hand::{self, HandError, HandErrorKind};
 use migrate_ctl::topology::Topology;
 
 const EXIT_CODES: &str = "\
@@ -180,10 +180,11 @@ fn migrate(args: &Migrate) -> Exit {
 
 fn hand_exit(error: &HandError) -> Exit {
     match error.kind() {
-        Kind::BadInput => Exit::BadInput,
-        Kind::Gone => Exit::Gone,
-        Kind::NotPermitted => Exit::NotPermitted,
-        Kind::Internal => Exit::Internal,
+        HandErrorKind::BadInput => Exit::BadInput,
+        HandErrorKind::Gone => Exit::Gone,
+        HandErrorKind::NotPermitted => Exit::NotPermitted,
+        HandErrorKind::NothingMoved => Exit::Partly,
+        HandErrorKind::Internal => Exit::Internal,
     }
 }
 

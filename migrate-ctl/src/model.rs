@@ -28,8 +28,15 @@ impl std::fmt::Display for NodeId {
 }
 
 /// One value per node.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeVec<T>(Vec<T>);
+
+impl<T> Default for NodeVec<T> {
+    /// Empty: nothing is known of any node.
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 impl<T> NodeVec<T> {
     pub fn filled(nodes: usize, value: T) -> Self
