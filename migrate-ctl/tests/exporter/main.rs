@@ -1,0 +1,8 @@
+//! The exporter as its readers meet it: the text, the sockets, the document
+//! and the dashboard, all held against the one table of metrics.
+
+mod dashboard;
+mod document;
+mod exposition;
+mod sample;
+mod server;
