@@ -8,7 +8,7 @@ use migrate_ctl::model::{End, Node, NodeId, NodeVec, Reason, Source, each_node};
 use migrate_ctl::snapshot::{CgroupLoad, HookState, HookVerdict, OwnCost, Snapshot, Totals};
 
 /// The snapshot after so many ticks of one second; its counters grow with them.
-pub fn snapshot(ticks: u64) -> Snapshot {
+pub(crate) fn snapshot(ticks: u64) -> Snapshot {
     let ids = [NodeId(0), NodeId(2)];
     Snapshot {
         mode: "enforce",
@@ -37,13 +37,13 @@ pub fn snapshot(ticks: u64) -> Snapshot {
 }
 
 /// So many calls, all in one slot of the kernel's histogram.
-pub fn latency(calls: u64, slot: usize) -> Latency {
+pub(crate) fn latency(calls: u64, slot: usize) -> Latency {
     let mut buckets = [0; BUCKETS];
     buckets[slot] = calls;
     Latency { calls, moved: 512 * calls, failed: 2 * calls, nanos: calls << slot, buckets }
 }
 
-pub fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoad {
+pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoad {
     CgroupLoad { cgroup: cgroup.to_owned(), remote_share, source: Source::CpuPlacement, loss_rate }
 }
 
