@@ -1,0 +1,95 @@
+//! A snapshot in which everything has happened, on a machine with nodes 0 and 2.
+
+use std::collections::BTreeMap;
+
+use migrate_common::{BUCKETS, Latency};
+use migrate_ctl::ledger::{Ledger, PairTotals};
+use migrate_ctl::model::{End, Node, NodeId, NodeVec, Reason, Source, each_node};
+use migrate_ctl::snapshot::{CgroupLoad, HookState, HookVerdict, OwnCost, Snapshot, Totals};
+
+/// The snapshot after so many ticks of one second; its counters grow with them.
+pub(crate) fn snapshot(ticks: u64) -> Snapshot {
+    let ids = [NodeId(0), NodeId(2)];
+    Snapshot {
+        mode: "enforce",
+        nodes: NodeVec::from_fn(ids.len(), |node| ids[usize::from(node.0)]),
+        totals: totals(ticks),
+        migrations: vec![
+            ("syscall".to_owned(), latency(ticks, 21)),
+            ("numa_misplaced".to_owned(), latency(3 * ticks, 14)),
+        ],
+        probes: probes(),
+        ledger: ledger(ticks),
+        cgroups: vec![
+            load("/system.slice/redis-server.service", 0.97, 0.28),
+            load("/user.slice/user-1000.slice", 0.31, 0.02),
+        ],
+        cost: OwnCost {
+            ticks,
+            tick_errors: ticks / 10,
+            tick_seconds: 0.004,
+            cpu_seconds: 0.006 * ticks as f64,
+            resident_bytes: 9 << 20,
+            open_fds: 41,
+            start_time_seconds: 1_700_000_000.0,
+        },
+    }
+}
+
+/// So many calls, all in one slot of the kernel's histogram.
+pub(crate) fn latency(calls: u64, slot: usize) -> Latency {
+    let mut buckets = [0; BUCKETS];
+    buckets[slot] = calls;
+    Latency { calls, moved: 512 * calls, failed: 2 * calls, nanos: calls << slot, buckets }
+}
+
+pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoad {
+    CgroupLoad { cgroup: cgroup.to_owned(), remote_share, source: Source::CpuPlacement, loss_rate }
+}
+
+fn totals(ticks: u64) -> Totals {
+    Totals {
+        isolation_tried: 500 * ticks,
+        isolation_refused: 7 * ticks,
+        isolation_put_back: 3 * ticks,
+        faults_minor: 1000 * ticks,
+        faults_major: ticks,
+        hints: NodeVec::from_fn(2, |cpu| {
+            NodeVec::from_fn(2, |memory| ticks * u64::from(1 + 2 * cpu.0 + memory.0))
+        }),
+        cpu: NodeVec::from_fn(2, |node| ticks * (1 + u64::from(node.0)) * 300_000_000),
+        lost: [ticks, 0, 0, 1, 2],
+    }
+}
+
+fn probes() -> Vec<HookVerdict> {
+    let verdict = |signal, hook: &str, state| HookVerdict { signal, hook: hook.to_owned(), state };
+    vec![
+        verdict("isolation", "fexit folio_isolate_lru", HookState::Attached),
+        verdict("faults", "fexit handle_mm_fault", HookState::Attached),
+        verdict("hint_faults", "fentry task_numa_fault", HookState::Attached),
+        verdict("cpu_time", "perf cpu-clock", HookState::Refused("EACCES".to_owned())),
+        verdict("cpu_time", "tp_btf sched_switch", HookState::Attached),
+        verdict("migrations", "tp_btf mm_migrate_pages", HookState::Absent("no".to_owned())),
+    ]
+}
+
+fn ledger(ticks: u64) -> Ledger {
+    let pair = PairTotals {
+        calls: ticks,
+        moved: 65_536 * ticks,
+        failed: 5 * ticks,
+        seconds: 0.4 * ticks as f64,
+    };
+    let mut decisions: BTreeMap<_, _> =
+        Reason::ALL.into_iter().map(|reason| ((false, reason), 10 * ticks)).collect();
+    decisions.remove(&(false, Reason::Pays));
+    decisions.insert((true, Reason::Pays), ticks);
+    Ledger {
+        pairs: each_node(2).map(|from| ((from, Node(1 - from.0)), pair)).collect(),
+        ended: End::ALL.into_iter().map(|end| (end, ticks)).collect(),
+        decisions,
+        helped: ticks,
+        not_helped: ticks / 4,
+    }
+}
