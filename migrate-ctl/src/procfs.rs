@@ -38,7 +38,7 @@ pub struct Process {
     pub id: PidRef,
     /// As the process set it; invalid UTF-8 is replaced, nothing else.
     pub comm: String,
-    /// Path in the unified hierarchy; see [`cgroup_path`].
+    /// Path in the unified hierarchy; where version 1 sorts the processes, in memory's or cpu's.
     pub cgroup: String,
     pub kernel_thread: bool,
     /// `Mems_allowed_list`: the nodes of its cpuset.
