@@ -19,7 +19,7 @@ use crate::model::{
     End, Est, Leg, Nanos, Node, NodeVec, Order, Outcome, Pages, PidRef, Why, each_node,
 };
 use crate::placement::sample;
-use crate::procfs::{process, start_of};
+use crate::procfs::{lives, process, start_of};
 use crate::sys::{self, Errno, Pinned};
 use crate::topology::Topology;
 
@@ -177,9 +177,7 @@ impl Hands {
         died_inside: bool,
         end: End,
     ) -> End {
-        let alive = !died_inside
-            && pinned.has_exited() == Ok(false)
-            && start_of(&self.root, order.target.pid) == Some(order.target.start);
+        let alive = !died_inside && !is_gone(&self.root, order.target, pinned);
         let early = moved == 0 && !died_inside;
         if alive || (early && end == End::Cancelled) {
             end
@@ -207,6 +205,11 @@ fn pin(root: &Path, target: PidRef) -> Result<Pinned, End> {
         Some(_) if pinned.has_exited() == Ok(true) => Err(End::Vanished),
         Some(_) => Ok(pinned),
     }
+}
+
+/// The kernel takes the memory from an exiting process before it calls it exited.
+fn is_gone(root: &Path, target: PidRef, pinned: &Pinned) -> bool {
+    pinned.has_exited() != Ok(false) || !lives(root, target)
 }
 
 /// The nodes to move from, the one with most pages first.

@@ -3,9 +3,10 @@
 //! Draws addresses from its mappings and looks each up in `/proc/PID/pagemap`:
 //! some 512 reads of eight bytes, whatever the size. A mapping of which little
 //! is resident wastes draws, so further rounds follow up to a cap; what stays
-//! unknown shows as a wide interval. Pages that a private file mapping copied
-//! are not drawn; pages shared since a fork and zero pages are drawn and not
-//! counted, and neither are pages under migration, which look like swap.
+//! unknown shows as a wide interval. Pages that others map too, as after a fork,
+//! count for the whole but for no node: no ordinary move can take them. Zero
+//! pages count for nothing, and neither do pages under migration, which look
+//! like swap. Pages that a private file mapping copied are not drawn.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -31,6 +32,7 @@ const Z: f64 = 1.96;
 const PRESENT: u64 = 1 << 63;
 const FILE_OR_SHARED: u64 = 1 << 61;
 const EXCLUSIVE: u64 = 1 << 56;
+const OWN: u64 = PRESENT | EXCLUSIVE;
 const FRAME: u64 = (1 << 55) - 1;
 
 /// Pages by node with their 95 % intervals (Wilson), scaled to `rss_anon`. The same process in
@@ -45,7 +47,7 @@ pub fn sample(
 ) -> Option<NodeVec<Est>> {
     let areas = Areas::read(root, pid)?;
     let pagemap = File::open(root.join(format!("proc/{pid}/pagemap"))).ok()?;
-    let mut found = Found { counts: NodeVec::filled(topology.len(), 0), unplaced: Vec::new() };
+    let mut found = Found::nothing(topology.len());
     let mut dice = SplitMix64(seed);
     for _ in 0..ROUNDS {
         for page in areas.draw(&mut dice) {
@@ -57,7 +59,8 @@ pub fn sample(
         }
     }
     let source = found.place_the_rest(topology, pid);
-    let counted = found.counts.values().sum();
+    let shared = found.shared(pid);
+    let counted = found.counts.values().sum::<u64>() + shared;
     (counted > 0).then(|| {
         NodeVec::from_fn(topology.len(), |node| {
             wilson(found.counts[node], counted, rss_anon, source)
@@ -70,9 +73,17 @@ struct Found {
     counts: NodeVec<u64>,
     /// Addresses of pages whose frame is hidden from us or of a node that we do not know.
     unplaced: Vec<u64>,
+    /// Addresses of pages that several processes map, and of zero pages.
+    not_exclusive: Vec<u64>,
 }
 
 impl Found {
+    fn nothing(nodes: usize) -> Self {
+        let counts = NodeVec::filled(nodes, 0);
+        Self { counts, unplaced: Vec::new(), not_exclusive: Vec::new() }
+    }
+
+    /// Pages that an ordinary move could take.
     fn len(&self) -> usize {
         let placed: u64 = self.counts.values().sum();
         self.unplaced.len() + usize::try_from(placed).unwrap_or(usize::MAX)
@@ -83,8 +94,13 @@ impl Found {
         let mut entry = [0; 8];
         pagemap.read_exact_at(&mut entry, page * 8).ok()?;
         let entry = u64::from_ne_bytes(entry);
-        if entry & (PRESENT | EXCLUSIVE | FILE_OR_SHARED) != PRESENT | EXCLUSIVE {
-            return Some(());
+        match entry & (PRESENT | EXCLUSIVE | FILE_OR_SHARED) {
+            OWN => {}
+            PRESENT => {
+                self.not_exclusive.push(page * PAGE_SIZE);
+                return Some(());
+            }
+            _ => return Some(()),
         }
         // Without CAP_SYS_ADMIN the kernel shows 0 for every frame.
         let frame = Some(entry & FRAME).filter(|&frame| frame != 0);
@@ -97,7 +113,7 @@ impl Found {
 
     /// Asks the kernel for the pages without a known frame; says where most answers come from.
     fn place_the_rest(&mut self, topology: &Topology, pid: u32) -> Source {
-        let by_frame = self.len() - self.unplaced.len();
+        let by_frame: u64 = self.counts.values().sum();
         if self.unplaced.is_empty() {
             return Source::Pagemap;
         }
@@ -105,7 +121,16 @@ impl Found {
         for node in nodes.iter().filter_map(|&status| known_node(topology, status)) {
             self.counts[node] += 1;
         }
-        if by_frame > self.unplaced.len() { Source::Pagemap } else { Source::MovePages }
+        if by_frame > self.unplaced.len() as u64 { Source::Pagemap } else { Source::MovePages }
+    }
+
+    /// Pages that others map too; the kernel has no node for a zero page.
+    fn shared(&self, pid: u32) -> u64 {
+        if self.not_exclusive.is_empty() {
+            return 0;
+        }
+        let nodes = query_pages(pid, &self.not_exclusive).unwrap_or_default();
+        nodes.iter().filter(|&&status| status >= 0).count() as u64
     }
 }
 

@@ -29,6 +29,8 @@ const THREADS: usize = 4096;
 const PRINTABLE: usize = 64;
 /// A kernel thread, in the flags of `stat` (include/linux/sched.h, `PF_KTHREAD`).
 const PF_KTHREAD: u64 = 0x0020_0000;
+/// The main thread is on its way out, in the same flags (`PF_EXITING`).
+const PF_EXITING: u64 = 0x4;
 
 /// One process at the moment of reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct Process {
     pub id: PidRef,
     /// As the process set it; invalid UTF-8 is replaced, nothing else.
     pub comm: String,
-    /// Path in the unified hierarchy; see [`cgroup_path`].
+    /// Path in the unified hierarchy; where version 1 sorts the processes, in memory's or cpu's.
     pub cgroup: String,
     pub kernel_thread: bool,
     /// `Mems_allowed_list`: the nodes of its cpuset.
@@ -89,6 +91,13 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
 /// When the process with this number started, in clock ticks since boot.
 pub fn start_of(root: &Path, pid: u32) -> Option<u64> {
     Some(Stat::read(&root.join(format!("proc/{pid}/stat")))?.start)
+}
+
+/// Whether this very process lives: its main thread has not begun to exit and has not been
+/// followed by another one of its number.
+pub fn lives(root: &Path, id: PidRef) -> bool {
+    Stat::read(&root.join(format!("proc/{}/stat", id.pid)))
+        .is_some_and(|stat| stat.start == id.start && stat.flags & PF_EXITING == 0)
 }
 
 /// CPU time by thread, of at most the first 4,096 threads.

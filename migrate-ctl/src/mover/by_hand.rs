@@ -10,7 +10,7 @@ use std::{io, thread};
 
 use serde::Serialize;
 
-use super::pin;
+use super::{is_gone, pin};
 use crate::model::{Nanos, NodeId, Pages, PidRef, each_node};
 use crate::procfs::{Kind, Mapping, NumaMaps, Process, numa_maps, printable, process, read_text};
 use crate::sys::{self, CapabilitySet, Errno};
@@ -30,7 +30,7 @@ pub struct HandReport {
     pub to: NodeId,
     /// Whether shared pages were to come along.
     pub shared: bool,
-    /// With `shared`: mappings of other processes too that came along, the largest first.
+    /// With `shared`: what was taken away from other processes, the largest first.
     pub dragged: Vec<SharedMapping>,
     /// Left `from` and arrived on `to`.
     pub moved: Pages,
@@ -215,7 +215,7 @@ fn call(
         .join()
         .unwrap_or_else(|_panic| Err(io::Error::other("the moving thread has panicked")))
         .map_err(internal)?;
-    let died = pinned.has_exited() != Ok(false);
+    let died = is_gone(root, target, &pinned);
     match result {
         Err(Errno::SRCH) => Err(HandError::Gone { pid }),
         Ok(_) | Err(_) if died => Err(HandError::Gone { pid }),

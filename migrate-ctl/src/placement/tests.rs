@@ -5,7 +5,6 @@ use super::*;
 /// First frames of the fixture's nodes: blocks of 128 MiB, 0 and 1 on node 0, 8 and 9 on node 1.
 const ON_0: u64 = 4096;
 const ON_1: u64 = 8 * 32_768;
-const OWN: u64 = PRESENT | EXCLUSIVE;
 /// Above the largest pid_max: no query of the kernel can answer for it.
 const PID: u32 = 1 << 23;
 

@@ -37,8 +37,17 @@ fn knows_a_kernel_thread_and_a_process_that_is_gone() {
 }
 
 #[test]
+fn tells_the_living_from_the_exiting_and_from_their_successors() {
+    let id = |pid, start| PidRef { pid, start };
+    assert!(lives(&root(), id(100, 4711)));
+    assert!(!lives(&root(), id(100, 4710)));
+    assert!(!lives(&root(), id(102, 900)));
+    assert!(!lives(&root(), id(999, 1)));
+}
+
+#[test]
 fn lists_processes_and_nothing_else() {
-    assert_eq!(processes(&root()), [2, 100, 101]);
+    assert_eq!(processes(&root()), [2, 100, 101, 102]);
     assert!(processes(Path::new("/nowhere")).is_empty());
 }
 

@@ -47,7 +47,7 @@ impl Display for HandReport {
         }
         for (policy, mappings) in &self.policies {
             let policy = crate::procfs::printable(policy);
-            writeln!(f, "note: {mappings} mappings have the policy {policy}: it rules new pages")?;
+            writeln!(f, "note: policy {policy} on {mappings} mapping(s): new pages obey it")?;
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ fn reports_in_a_few_lines() {
          node 0: 554 pages before, 42 after\n\
          node 8: 0 pages before, 512 after\n\
          whole machine meanwhile: 512 pages migrated, 2 failed\n\
-         note: 1 mappings have the policy bind:0: it rules new pages\n"
+         note: policy bind:0 on 1 mapping(s): new pages obey it\n"
     );
 }
 
