@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Est, Pages, Source};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub policy: PolicyConfig,
     pub filter: Filter,
@@ -81,10 +81,4 @@ pub enum Pattern {
     Comm(String),
     /// A path in the unified hierarchy; matches the cgroup and all below it.
     Cgroup(String),
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { policy: PolicyConfig::default(), filter: Filter::default(), guards_off: Vec::new() }
-    }
 }
