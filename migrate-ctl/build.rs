@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     match env::var("MIGRATE_EBPF") {
         Ok(object) => {
             println!("cargo::rerun-if-changed={object}");
-            fs::copy(&object, &embedded).map_err(|error| format!("MIGRATE_EBPF={object}: {error}"))?;
+            fs::copy(&object, &embedded)
+                .map_err(|error| format!("MIGRATE_EBPF={object}: {error}"))?;
         }
         Err(_) => fs::write(&embedded, [])?,
     }

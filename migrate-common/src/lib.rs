@@ -39,7 +39,7 @@ pub struct TaskCounters {
 
 /// Key of CPU samples: a process and the node whose CPU it ran on.
 #[repr(C)]
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuKey {
     pub tgid: u32,
     pub node: u32,
@@ -47,7 +47,7 @@ pub struct CpuKey {
 
 /// Key of NUMA-hint faults: who, running on which node, met a page on which node.
 #[repr(C)]
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HintKey {
     pub tgid: u32,
     pub cpu_node: u16,
@@ -56,7 +56,7 @@ pub struct HintKey {
 
 /// Key of migrations: the process whose pages moved, why, and who asked.
 #[repr(C)]
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MigrationKey {
     pub tgid: u32,
     /// `enum migrate_reason` of the running kernel.

@@ -100,7 +100,11 @@ impl Btf {
                 Kind::Typedef => Kind2::Typedef,
                 Kind::Struct => Kind2::Struct,
                 Kind::Enum | Kind::Enum64 => Kind2::Enum,
-                Kind::Int | Kind::Ptr | Kind::Union | Kind::Qualifier | Kind::FuncProto
+                Kind::Int
+                | Kind::Ptr
+                | Kind::Union
+                | Kind::Qualifier
+                | Kind::FuncProto
                 | Kind::Other => continue,
             };
             let name = btf.name(btf.types[index].name).to_owned();

@@ -45,7 +45,9 @@ pub struct Options {
 /// Why the controller cannot run here. Each is one line with its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("user {0} may not watch or move other users' processes; run it as root: sudo migrate-ctl run")]
+    #[error(
+        "user {0} may not watch or move other users' processes; run it as root: sudo migrate-ctl run"
+    )]
     NotRoot(u32),
     #[error(transparent)]
     Instance(#[from] InstanceError),
@@ -137,7 +139,10 @@ impl Controller {
         let boundness = options.config.policy.boundness;
         let sampler = Sampler::new(root, topology, Some(probes), boundness);
         let (published, snapshots) = watch::channel(None);
-        tokio::spawn(http::serve(listener, snapshots));
+        tokio::spawn(http::serve(listener, snapshots, http::Limits::default()));
+        if http::reachable_from_outside(options.listen) {
+            warn!(listen = %options.listen, "/metrics can be read from other machines");
+        }
         info!(listen = %options.listen, enforce = options.enforce, "controller started");
         let start_time_seconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());

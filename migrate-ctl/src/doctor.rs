@@ -173,8 +173,7 @@ fn hooks(topology: &Topology, checks: &mut Vec<Check>) -> Vec<HookVerdict> {
     match Probes::load(&[], cpus) {
         Ok(probes) => {
             let hooks = probes.verdicts().to_vec();
-            let attached =
-                hooks.iter().filter(|hook| hook.state == HookState::Attached).count();
+            let attached = hooks.iter().filter(|hook| hook.state == HookState::Attached).count();
             let found = format!("{attached} of {} attached", hooks.len());
             checks.push(if attached == hooks.len() {
                 good("hooks", found)
@@ -256,7 +255,11 @@ impl Display for Report {
                 "      node {:15} {}, {}; latency ratios {} (firmware)",
                 node.node.0,
                 if node.cpus { "with CPUs" } else { "no CPUs" },
-                if node.memory { format!("{} MiB free", node.free_mib) } else { "no memory".into() },
+                if node.memory {
+                    format!("{} MiB free", node.free_mib)
+                } else {
+                    "no memory".into()
+                },
                 ratios.join(" "),
             )?;
         }

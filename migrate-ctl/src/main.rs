@@ -77,8 +77,7 @@ struct Run {
 }
 
 /// Signals that can be left out.
-const SIGNALS: [&str; 6] =
-    ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
+const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
 
 #[derive(clap::Args)]
 struct Migrate {

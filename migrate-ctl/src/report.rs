@@ -26,7 +26,10 @@ pub struct Seen<'a> {
 pub fn summary(seen: &Seen<'_>) -> String {
     let mut text = machine(seen.nodes);
     if !seen.missing.is_empty() {
-        push(&mut text, format_args!("without: {}; see `migrate-ctl doctor`", seen.missing.join(", ")));
+        push(
+            &mut text,
+            format_args!("without: {}; see `migrate-ctl doctor`", seen.missing.join(", ")),
+        );
     }
     if seen.nodes.values().filter(|node| node.has_memory).count() < 2 {
         push(&mut text, format_args!("one node with memory: there is nothing to do here"));
@@ -70,7 +73,10 @@ fn machine(nodes: &NodeVec<NodeObs>) -> String {
         .fold(1.0, f32::max);
     if nodes.len() > 1 {
         // Writing to a String cannot fail.
-        let _ = write!(text, "; the firmware says that the farthest memory is {farthest:.1} times slower");
+        let _ = write!(
+            text,
+            "; the firmware says that the farthest memory is {farthest:.1} times slower"
+        );
     }
     text
 }

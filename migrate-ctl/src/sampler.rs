@@ -14,7 +14,7 @@ use crate::model::{
     NodeVec, Pages, PidRef, Tick,
 };
 use crate::probes::{Counts, Probes};
-use crate::snapshot::{HookState, Totals};
+use crate::snapshot::Totals;
 use crate::topology::Topology;
 use crate::{placement, procfs, sys};
 
@@ -50,7 +50,12 @@ struct Known {
 }
 
 impl Sampler {
-    pub fn new(root: &Path, topology: Arc<Topology>, probes: Option<Probes>, boundness: Est) -> Self {
+    pub fn new(
+        root: &Path,
+        topology: Arc<Topology>,
+        probes: Option<Probes>,
+        boundness: Est,
+    ) -> Self {
         let nodes = topology.len();
         let totals = Totals {
             hints: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
@@ -108,12 +113,7 @@ impl Sampler {
     }
 
     fn samples_cpu(&self) -> bool {
-        self.probes.as_ref().is_some_and(|probes| {
-            probes
-                .verdicts()
-                .iter()
-                .any(|hook| hook.signal == "cpu_time" && hook.state == HookState::Attached)
-        })
+        self.probes.as_ref().is_some_and(|probes| probes.has("cpu_time"))
     }
 
     /// What each process did since the last tick; adds it to the totals.
@@ -213,7 +213,7 @@ impl Sampler {
                 .filter(exited)
                 .collect();
             for tgid in counted {
-                probes.forget(tgid);
+                probes.forget(tgid, &self.last);
                 self.last.tasks.remove(&tgid);
                 self.last.cpu.retain(|key, _| key.tgid != tgid);
                 self.last.hints.retain(|key, _| key.tgid != tgid);

@@ -4,8 +4,8 @@
 //! process's pages, CALLERS names that process; OWN_MOVES marks the threads
 //! that are the controller's mover.
 
-use aya_ebpf::macros::{fentry, fexit, map};
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::macros::{fentry, fexit, map};
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid};

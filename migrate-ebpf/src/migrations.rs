@@ -5,9 +5,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_tracepoint, map};
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
-use migrate_common::{
-    BUCKETS, Latency, Lost, MAX_TASKS, MigrationKey, MigrationTotals, REASONS,
-};
+use migrate_common::{BUCKETS, Latency, Lost, MAX_TASKS, MigrationKey, MigrationTotals, REASONS};
 
 use crate::{charge, lost, tasks};
 
