@@ -2,6 +2,8 @@
 //!
 //! Plain data; flags fill it in `main`.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Est, Pages, Source};
@@ -81,4 +83,75 @@ pub enum Pattern {
     Comm(String),
     /// A path in the unified hierarchy; matches the cgroup and all below it.
     Cgroup(String),
+}
+
+impl Filter {
+    pub fn allows(&self, pid: u32, comm: &str, cgroup: &str) -> bool {
+        let any = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(pid, comm, cgroup));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+impl Pattern {
+    fn matches(&self, pid: u32, comm: &str, cgroup: &str) -> bool {
+        match self {
+            Self::Pid(wanted) => *wanted == pid,
+            Self::Comm(wanted) => wanted == comm,
+            Self::Cgroup(wanted) => {
+                let below = cgroup.strip_prefix(wanted.trim_end_matches('/'));
+                below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+        }
+    }
+}
+
+/// Why a pattern was not understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither pid:NUMBER, comm:NAME nor cgroup:/PATH")]
+pub struct PatternError(String);
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let wrong = || PatternError(text.to_owned());
+        match text.split_once(':').ok_or_else(wrong)? {
+            ("pid", pid) => pid.parse().map(Self::Pid).map_err(|_| wrong()),
+            ("comm", comm) if !comm.is_empty() => Ok(Self::Comm(comm.to_owned())),
+            ("cgroup", path) if path.starts_with('/') => Ok(Self::Cgroup(path.to_owned())),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Filter, Pattern};
+
+    #[test]
+    fn an_exclude_wins_over_an_include() {
+        let filter = Filter {
+            include: vec![Pattern::Comm("redis-server".to_owned())],
+            exclude: vec![Pattern::Pid(7)],
+        };
+        assert!(filter.allows(1, "redis-server", "/"));
+        assert!(!filter.allows(7, "redis-server", "/"));
+        assert!(!filter.allows(1, "postgres", "/"));
+    }
+
+    #[test]
+    fn a_cgroup_means_itself_and_all_below_it_but_not_its_namesakes() {
+        let filter =
+            Filter { exclude: vec![Pattern::Cgroup("/a/b".to_owned())], ..Filter::default() };
+        assert!(!filter.allows(1, "", "/a/b"));
+        assert!(!filter.allows(1, "", "/a/b/c"));
+        assert!(filter.allows(1, "", "/a/bc"));
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_says_what_would_be_one() {
+        let error = "pid:x".parse::<Pattern>().expect_err("not a number");
+        assert_eq!(error.to_string(), "`pid:x` is neither pid:NUMBER, comm:NAME nor cgroup:/PATH");
+        assert_eq!("cgroup:/x".parse(), Ok(Pattern::Cgroup("/x".to_owned())));
+    }
 }
