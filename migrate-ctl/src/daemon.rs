@@ -241,6 +241,9 @@ impl Controller {
             "move ended"
         );
         absorb(&mut self.table, &self.options.config, &Input::Progress(outcome.clone()));
+        if let Some(sampler) = &mut self.sampler {
+            sampler.forget_placement(outcome.target);
+        }
         self.ledger.record_outcome(outcome);
         self.journal.record(&Fact::Outcome(outcome));
     }

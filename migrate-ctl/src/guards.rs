@@ -87,8 +87,9 @@ fn moving(case: &Case<'_>) -> Option<Reason> {
     case.row.moving.then_some(Reason::Moving)
 }
 
+/// Also while the last move waits for its verdict: nobody knows yet whether it helped.
 fn cool_down(case: &Case<'_>) -> Option<Reason> {
-    (case.now < case.row.cool_until).then_some(Reason::CoolDown)
+    (case.row.is_on_trial() || case.now < case.row.cool_until).then_some(Reason::CoolDown)
 }
 
 fn too_large(case: &Case<'_>, config: &Config) -> Option<Reason> {

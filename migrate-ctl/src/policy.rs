@@ -6,8 +6,8 @@
 use crate::config::{Config, PolicyConfig};
 use crate::guards::{self, Case, Left};
 use crate::model::{
-    Decision, Est, Forecast, Mempolicy, Nanos, Node, NodeObs, NodeVec, Order, Pages,
-    Reason, Verdict, each_node,
+    Decision, Est, Forecast, Mempolicy, Nanos, Node, NodeObs, NodeVec, Order, Pages, Reason,
+    Verdict, each_node,
 };
 use crate::table::{Row, Table};
 

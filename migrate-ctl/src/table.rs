@@ -191,6 +191,11 @@ impl Table {
 }
 
 impl Row {
+    /// Its last move has not been judged yet.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.check.is_some()
+    }
+
     fn new(domain: &DomainObs, extent: &ExtentObs, nodes: usize) -> Self {
         Self {
             obs: extent.clone(),
