@@ -121,10 +121,12 @@ impl Btf {
             return Some(Returns::Void);
         }
         let result = self.resolve(prototype.size_or_type)?;
-        Some(match result.kind {
-            Kind::Int if result.bool => Returns::Bool,
-            Kind::Int | Kind::Enum => Returns::Integer,
-            _ => Returns::Other,
+        Some(if result.bool {
+            Returns::Bool
+        } else if matches!(result.kind, Kind::Int | Kind::Enum) {
+            Returns::Integer
+        } else {
+            Returns::Other
         })
     }
 

@@ -116,7 +116,7 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let wrong = || PatternError(text.to_owned());
         match text.split_once(':').ok_or_else(wrong)? {
-            ("pid", pid) => pid.parse().map(Self::Pid).map_err(|_| wrong()),
+            ("pid", pid) => pid.parse().ok().map(Self::Pid).ok_or_else(wrong),
             ("comm", comm) if !comm.is_empty() => Ok(Self::Comm(comm.to_owned())),
             ("cgroup", path) if path.starts_with('/') => Ok(Self::Cgroup(path.to_owned())),
             _ => Err(wrong()),

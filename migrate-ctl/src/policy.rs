@@ -29,16 +29,20 @@ pub fn decide(table: &Table, config: &Config) -> Vec<Decision> {
         .map(|(row, seq)| {
             let forecast = forecast(row, table.nodes(), &config.policy);
             let (verdict, reason) = verdict(seq, row, &forecast, table, config, &mut left);
-            let forecast = match reason {
-                // It waits for something else than time.
-                Reason::Excluded | Reason::Mempolicy | Reason::Cpuset | Reason::TooLarge => {
-                    Forecast { move_in: None, ..forecast }
-                }
-                _ => forecast,
+            let forecast = if waits_for_time(reason) {
+                forecast
+            } else {
+                Forecast { move_in: None, ..forecast }
             };
             Decision { seq, now: table.now(), extent: row.obs.id, verdict, reason, forecast }
         })
         .collect()
+}
+
+/// Whether it would move by and by if things stay as they are.
+fn waits_for_time(reason: Reason) -> bool {
+    let forever = [Reason::Excluded, Reason::Mempolicy, Reason::Cpuset, Reason::TooLarge];
+    !forever.contains(&reason)
 }
 
 fn verdict(

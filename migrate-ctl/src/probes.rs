@@ -332,25 +332,21 @@ fn sum(mut all: Latency, one: &Latency) -> Latency {
 
 /// The kernel's answer without the verifier's log, which may be pages long.
 fn in_short(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let said = log.lines().rev().find(|line| !line.starts_with("processed"));
-            match said.map(str::trim).filter(|said| !said.is_empty()) {
-                Some(said) => format!("{io_error}; the verifier says: {said}"),
-                None => io_error.to_string(),
-            }
-        }
-        error => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
-            text
-        }
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let said = log.lines().rev().find(|line| !line.starts_with("processed"));
+        return match said.map(str::trim).filter(|said| !said.is_empty()) {
+            Some(said) => format!("{io_error}; the verifier says: {said}"),
+            None => io_error.to_string(),
+        };
     }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 fn at(name: &'static str) -> impl Fn(MapError) -> ProbesError {

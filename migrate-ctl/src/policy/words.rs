@@ -9,9 +9,10 @@ pub fn explain(domain: &DomainObs, decision: &Decision, nodes: &NodeVec<NodeObs>
     let who = format!("{} (pid {})", printable(&domain.comm), domain.id.pid);
     let name = |node: Node| nodes.get(node).map_or(node.0, |node| node.id.0);
     let Some(best) = forecast.best else {
-        return match decision.reason {
-            Reason::NoPlacement => format!("{who}: where its memory lies could not be sampled"),
-            _ => format!("{who}: no node is better than where its memory lies; it stays"),
+        return if decision.reason == Reason::NoPlacement {
+            format!("{who}: where its memory lies could not be sampled")
+        } else {
+            format!("{who}: no node is better than where its memory lies; it stays")
         };
     };
     let costs = format!(
