@@ -1,0 +1,73 @@
+//! Is the code in the shape that a change must have?
+//!
+//! Format, clippy on the host's crates and on the probes, the documents with
+//! private items, and `tidy`. Each answers for itself, so that one run names
+//! everything that is wrong.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::build::probes_cargo;
+use crate::paths::{cargo, run, say, target};
+use crate::setup::{self, Part};
+use crate::tidy;
+use crate::toolchain;
+
+/// Every check with its result, in the order run.
+pub(crate) fn all() -> Vec<(String, Result<()>)> {
+    let checks: [(&str, fn() -> Result<()>); 5] = [
+        ("fmt", fmt),
+        ("clippy of the host's crates", clippy),
+        ("clippy of the probes", probes),
+        ("rustdoc", rustdoc),
+        ("tidy", tidy::check),
+    ];
+    checks.map(|(name, check)| (format!("lint: {name}"), check())).into()
+}
+
+/// Runs all checks for the command line.
+pub(crate) fn main() -> Result<()> {
+    let mut failed = 0;
+    for (name, result) in all() {
+        match result {
+            Ok(()) => say(format!("ok      {name}")),
+            Err(error) => {
+                failed += 1;
+                say(format!("FAILED  {name}\n{error:#}"));
+            }
+        }
+    }
+    ensure!(failed == 0, "{failed} checks failed");
+    Ok(())
+}
+
+fn fmt() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    // The default members: those that build for the host.
+    run(cargo().args(["clippy", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+/// Debian has no clippy for its compiler; then the compiler's own warnings must do.
+fn probes() -> Result<()> {
+    setup::need(&[Part::Ebpf])?;
+    let toolchain = toolchain::choose()?;
+    // A folder of its own: other flags would rebuild the release's core library each time.
+    let folder = target("ebpf/lint");
+    let apart = |command: &mut Command| run(command.env("CARGO_BUILD_TARGET_DIR", &folder));
+    if toolchain.has_clippy() {
+        apart(&mut probes_cargo(&toolchain, "clippy", "-D warnings")?)
+    } else {
+        say("lint: the probes' toolchain has no clippy, taking the compiler's warnings");
+        apart(probes_cargo(&toolchain, "build", "-D warnings")?.arg("--release"))
+    }
+}
+
+fn rustdoc() -> Result<()> {
+    let mut command = cargo();
+    command.args(["doc", "--no-deps", "--document-private-items", "--locked"]);
+    run(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
