@@ -30,7 +30,17 @@ pub(crate) fn build() -> Result<Built> {
     let object = probes()?;
     let mut command = cargo();
     command
-        .args(["build", "--release", "--locked", "--target", HOST, "-p", "migrate-ctl", "-p", "lab"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            HOST,
+            "-p",
+            "migrate-ctl",
+            "-p",
+            "lab",
+        ])
         .arg("--target-dir")
         .arg(target("static"))
         .env("RUSTFLAGS", flags("-C target-feature=+crt-static"))

@@ -111,8 +111,7 @@ fn arrange(unpacked: &Path, release: &str) -> Result<()> {
     };
     let vmlinuz =
         first([format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")])?;
-    let modules =
-        first([format!("lib/modules/{release}"), format!("usr/lib/modules/{release}")])?;
+    let modules = first([format!("lib/modules/{release}"), format!("usr/lib/modules/{release}")])?;
     let whole = unpacked.join("whole");
     fs::create_dir_all(&whole)?;
     fs::rename(vmlinuz, whole.join("vmlinuz"))?;
@@ -191,7 +190,10 @@ fn series_of(release: &str) -> String {
 /// The version's numbers in order: enough to compare Debian's kernel releases.
 fn numbers(release: &str) -> Vec<u32> {
     let version = release.trim_end_matches("-cloud-amd64");
-    version.split(|sign: char| !sign.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+    version
+        .split(|sign: char| !sign.is_ascii_digit())
+        .filter_map(|part| part.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -16,14 +16,17 @@ use crate::toolchain;
 
 /// Every check with its result, in the order run.
 pub(crate) fn all() -> Vec<(String, Result<()>)> {
-    let checks: [(&str, fn() -> Result<()>); 5] = [
-        ("fmt", fmt),
-        ("clippy of the host's crates", clippy),
-        ("clippy of the probes", probes),
-        ("rustdoc", rustdoc),
-        ("tidy", tidy::check),
-    ];
-    checks.map(|(name, check)| (format!("lint: {name}"), check())).into()
+    vec![
+        named("fmt", fmt()),
+        named("clippy of the host's crates", clippy()),
+        named("clippy of the probes", probes()),
+        named("rustdoc", rustdoc()),
+        named("tidy", tidy::check()),
+    ]
+}
+
+fn named(check: &str, result: Result<()>) -> (String, Result<()>) {
+    (format!("lint: {check}"), result)
 }
 
 /// Runs all checks for the command line.

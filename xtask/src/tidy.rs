@@ -36,9 +36,9 @@ fn faults_of(name: &str, text: &str) -> Vec<String> {
     }
     let forbidden = forbidden();
     for (number, line) in text.lines().enumerate() {
-        let found = forbidden.iter().find(|(word, code_only, _)| {
-            (rust || !code_only) && line.contains(word.as_str())
-        });
+        let found = forbidden
+            .iter()
+            .find(|(word, code_only, _)| (rust || !code_only) && line.contains(word.as_str()));
         if let Some((word, _, why)) = found {
             faults.push(format!("{name}:{}: {word:?}: {why}", number + 1));
         }
