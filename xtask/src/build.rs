@@ -5,6 +5,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,7 +16,7 @@ use crate::toolchain::{self, Toolchain};
 
 /// Named, so that build scripts and procedural macros stay dynamic.
 const HOST: &str = "x86_64-unknown-linux-gnu";
-pub(crate) const EBPF: &str = "bpfel-unknown-none";
+const EBPF: &str = "bpfel-unknown-none";
 
 pub(crate) struct Built {
     pub(crate) controller: PathBuf,
@@ -60,23 +61,19 @@ fn probes() -> Result<PathBuf> {
     setup::need(&[Part::Ebpf])?;
     let toolchain = toolchain::choose()?;
     say(format!("building the probes with {toolchain}"));
-    run(probes_cargo(&toolchain, "build", "")?.arg("--release")).context("build the probes")?;
+    run(probes_cargo(&toolchain, "build")?.arg("--release")).context("build the probes")?;
     let object = target("ebpf").join(EBPF).join("release/migrate-ebpf");
     object.canonicalize().with_context(|| format!("find the probes at {}", object.display()))
 }
 
-/// Cargo for the eBPF crate; `more` joins the compiler's flags.
-pub(crate) fn probes_cargo(
-    toolchain: &Toolchain,
-    subcommand: &str,
-    more: &str,
-) -> Result<std::process::Command> {
+/// Cargo for the eBPF crate, always with the same flags: others would rebuild the core library.
+pub(crate) fn probes_cargo(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
     let mut command = toolchain.cargo()?;
     command
         .args([subcommand, "--locked", "-Z", "build-std=core", "--target", EBPF])
         .args(["-p", "migrate-ebpf", "--target-dir"])
         .arg(target("ebpf"))
-        .env("RUSTFLAGS", format!("-C debuginfo=2 -C link-arg=--btf {more}"));
+        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
     Ok(command)
 }
 

@@ -4,12 +4,10 @@
 //! private items, and `tidy`. Each answers for itself, so that one run names
 //! everything that is wrong.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
 
 use crate::build::probes_cargo;
-use crate::paths::{cargo, run, say, target};
+use crate::paths::{cargo, run, say};
 use crate::setup::{self, Part};
 use crate::tidy;
 use crate::toolchain;
@@ -58,15 +56,13 @@ fn clippy() -> Result<()> {
 fn probes() -> Result<()> {
     setup::need(&[Part::Ebpf])?;
     let toolchain = toolchain::choose()?;
-    // A folder of its own: other flags would rebuild the release's core library each time.
-    let folder = target("ebpf/lint");
-    let apart = |command: &mut Command| run(command.env("CARGO_BUILD_TARGET_DIR", &folder));
-    if toolchain.has_clippy() {
-        apart(&mut probes_cargo(&toolchain, "clippy", "-D warnings")?)
+    let mut command = if toolchain.has_clippy() {
+        probes_cargo(&toolchain, "clippy")?
     } else {
         say("lint: the probes' toolchain has no clippy, taking the compiler's warnings");
-        apart(probes_cargo(&toolchain, "build", "-D warnings")?.arg("--release"))
-    }
+        probes_cargo(&toolchain, "rustc")?
+    };
+    run(command.args(["--release", "--bin", "migrate-ebpf", "--", "-D", "warnings"]))
 }
 
 fn rustdoc() -> Result<()> {

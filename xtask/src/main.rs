@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         toolchain::request(kind);
     }
     perform(cli.command).unwrap_or_else(|error| {
-        say(format!("error: {error:#}"));
+        eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
 }

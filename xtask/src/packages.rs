@@ -71,7 +71,7 @@ pub(crate) fn missing_prometheus() -> Vec<Step> {
     if locate("prometheus").is_some() && locate("promtool").is_some() {
         return Vec::new();
     }
-    vec![unpacked("Prometheus and promtool", &["prometheus"], 250)]
+    vec![unpacked("Prometheus and promtool", &["prometheus"], 95)]
 }
 
 pub(crate) fn missing_redis() -> Vec<Step> {
@@ -79,11 +79,11 @@ pub(crate) fn missing_redis() -> Vec<Step> {
         return Vec::new();
     }
     let installed = REDIS.iter().all(|name| program(name).is_some());
-    let from = if installed { "copied from this machine" } else { "Debian's mirror, unpacked" };
+    let from = if installed { "this machine, copied" } else { "Debian's mirror, unpacked" };
     vec![Step {
         what: "redis, the demo's server".to_owned(),
         from: format!("{from} into target/packages"),
-        mebibytes: if installed { 20 } else { 60 },
+        mebibytes: 20,
         act: Box::new(assemble_redis),
     }]
 }

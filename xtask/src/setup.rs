@@ -114,6 +114,17 @@ pub(crate) fn install(what: &str, packages: Vec<&'static str>, mebibytes: u32) -
     }
 }
 
+/// Which of the packages are not installed.
+pub(crate) fn lacking(packages: &[&'static str]) -> Vec<&'static str> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f=${db:Status-Status} ${Package}\n"]).args(packages);
+    // It ends with an error if it does not know one of them, and still lists the others.
+    let known = query.output().map(|output| output.stdout).unwrap_or_default();
+    let known = String::from_utf8_lossy(&known).into_owned();
+    let installed = |name: &str| known.lines().any(|line| line == format!("installed {name}"));
+    packages.iter().copied().filter(|name| !installed(name)).collect()
+}
+
 /// The names of packages that `install` has installed so far.
 pub(crate) fn installed() -> Vec<String> {
     let text = fs::read_to_string(target("installed-packages.txt")).unwrap_or_default();
@@ -143,13 +154,15 @@ fn asked() -> Result<bool> {
     Ok(read > 0 && matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
+fn apt_install(packages: &[&'static str]) -> Result<()> {
     let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     ensure!(
         program("apt-get").is_some(),
         "no apt-get here: install what Debian calls {} by your system's means",
         packages.join(" ")
     );
+    // Only what was not here before is ours to name on `clean`.
+    let added = lacking(packages);
     let root = rustix::process::geteuid().is_root();
     if !root && !sudo_works() {
         bail!("not root, and sudo asks for a password: run  sudo {by_hand}");
@@ -169,7 +182,7 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     let mut words = vec!["-q", "install", "-y", "--no-install-recommends"];
     words.extend(packages);
     run(&mut apt(&words)).with_context(|| format!("run by hand: sudo {by_hand}"))?;
-    record(packages)
+    record(&added)
 }
 
 fn sudo_works() -> bool {

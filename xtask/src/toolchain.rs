@@ -86,9 +86,10 @@ impl Toolchain {
         Ok(command)
     }
 
-    /// Whether it brings clippy; Debian ships none for this compiler.
+    /// Whether it brings clippy; Debian's belongs to an older compiler.
     pub(crate) fn has_clippy(&self) -> bool {
-        self.cargo().is_ok_and(|mut cargo| quiet(cargo.args(["clippy", "--version"])).is_ok())
+        let answers = |mut cargo: Command| quiet(cargo.args(["clippy", "--version"])).is_ok();
+        self.kind == Kind::Rustup && self.cargo().is_ok_and(answers)
     }
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn choose() -> Result<Toolchain> {
         }
         Some(lack) => lack,
     };
-    if lacking(&PACKAGES).is_empty() {
+    if setup::lacking(&PACKAGES).is_empty() {
         return Ok(Toolchain { kind: Kind::Debian, why: why_not_rustup.to_owned() });
     }
     if program("apt-get").is_some() {
@@ -135,7 +136,7 @@ pub(crate) fn missing(toolchain: &Toolchain) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut packages = compilers();
     match toolchain.kind {
-        Kind::Debian => packages.extend(lacking(&PACKAGES)),
+        Kind::Debian => packages.extend(setup::lacking(&PACKAGES)),
         Kind::Rustup if rustup_lacks().is_some() => steps.push(Step {
             what: "rustup's nightly with rust-src".to_owned(),
             from: "rustup toolchain install".to_owned(),
@@ -173,17 +174,6 @@ fn rustup_lacks() -> Option<&'static str> {
             (!source.is_dir()).then_some("rustup's nightly has no rust-src")
         }
     }
-}
-
-/// Which of the packages are not installed.
-fn lacking(packages: &[&'static str]) -> Vec<&'static str> {
-    let mut query = Command::new("dpkg-query");
-    query.args(["-W", "-f=${db:Status-Status} ${Package}\n"]).args(packages);
-    // It ends with an error if it does not know one of them, and still lists the others.
-    let known = query.output().map(|output| output.stdout).unwrap_or_default();
-    let known = String::from_utf8_lossy(&known).into_owned();
-    let installed = |name: &str| known.lines().any(|line| line == format!("installed {name}"));
-    packages.iter().copied().filter(|name| !installed(name)).collect()
 }
 
 /// The package of a C and C++ compiler if the host has none: cargo links with it.
