@@ -165,7 +165,7 @@ fn apt_install(packages: &[&'static str]) -> Result<()> {
     let added = lacking(packages);
     let root = rustix::process::geteuid().is_root();
     if !root && !sudo_works() {
-        bail!("not root, and sudo asks for a password: run  sudo {by_hand}");
+        bail!("not root, and no sudo without a password: run as root  {by_hand}");
     }
     let apt = |words: &[&str]| {
         let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };

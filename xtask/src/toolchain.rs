@@ -6,6 +6,7 @@
 
 use std::env;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -229,9 +230,11 @@ fn build_linker(kind: Kind) -> Result<()> {
     // Its own warnings and target are not ours.
     command.env_remove("RUSTFLAGS");
     command.args(["install", "--locked", LINKER_VERSION, "--root"]).arg(tools(kind));
-    command.arg("--target-dir").arg(target("tools/build"));
+    let build = target("tools/build");
+    command.arg("--target-dir").arg(&build);
     if kind == Kind::Debian {
         command.args(["--no-default-features", "--features", "llvm-22"]);
     }
-    run(&mut command)
+    run(&mut command)?;
+    fs::remove_dir_all(build).context("remove the linker's build folder")
 }
