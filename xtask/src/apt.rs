@@ -18,6 +18,8 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 /// The guest's files come from these suites, whatever the host runs.
 const SUITES: &str = "bookworm bookworm-updates bookworm-backports trixie-backports";
 const SECURITY_SUITE: &str = "bookworm-security";
+/// Its age is that of the lists.
+const STAMP: &str = "updated";
 /// Mirrors rotate point releases within days.
 const LISTS_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -100,7 +102,7 @@ impl Apt {
     }
 
     fn lists_are_fresh(&self) -> bool {
-        let age = fs::metadata(self.folder.join("updated"))
+        let age = fs::metadata(self.folder.join(STAMP))
             .and_then(|stamp| stamp.modified())
             .ok()
             .and_then(|time| time.elapsed().ok());
@@ -115,7 +117,7 @@ impl Apt {
             result.context("fetch the package lists")?;
             bail!("the package lists of {SUITES} name no kernel: is the mirror complete?");
         }
-        fs::write(self.folder.join("updated"), "").context("note the update")
+        fs::write(self.folder.join(STAMP), "").context("note the update")
     }
 
     fn command(&self, program: &str) -> Command {
@@ -158,6 +160,15 @@ fn depended(text: &str) -> impl Iterator<Item = &str> {
         alternative = first_of_many;
         (!skip && !name.starts_with('<')).then_some(name)
     })
+}
+
+/// Makes the next `open` fetch the lists, however fresh they are.
+pub(crate) fn forget() -> Result<()> {
+    let stamp = target("apt").join(STAMP);
+    if stamp.exists() {
+        fs::remove_file(&stamp).with_context(|| format!("remove {}", stamp.display()))?;
+    }
+    Ok(())
 }
 
 fn sources() -> String {

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::paths::{program, quiet, run, say, target};
-use crate::{kernels, packages, toolchain};
+use crate::{apt, kernels, packages, toolchain};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -66,6 +66,7 @@ pub(crate) struct Step {
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     if args.refresh {
+        apt::forget()?;
         kernels::forget()?;
         packages::forget()?;
     }
