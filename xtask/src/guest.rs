@@ -4,8 +4,9 @@
 //! its command ended; without that line the guest died, which is another thing
 //! than a failure.
 
-mod qemu;
+mod rig;
 mod topology;
+mod qemu;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 pub(crate) use qemu::Accel;
+pub(crate) use rig::{DISTANCE, Load, Rig};
 pub(crate) use topology::{Node, Topology};
 
 /// What the guest's init prints last, before the exit code.

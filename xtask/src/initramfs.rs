@@ -6,7 +6,6 @@
 
 mod cpio;
 mod modules;
-mod programs;
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +34,7 @@ pub(crate) struct Contents<'a> {
     pub(crate) controller: &'a Path,
     /// The kernel's module folder.
     pub(crate) modules: &'a Path,
-    /// Root of the file tree that has redis in usr/bin, if redis is wanted.
+    /// A folder with redis and its libraries at the paths they have in the guest.
     pub(crate) redis: Option<&'a Path>,
     /// Program and arguments; empty asks for a shell.
     pub(crate) command: &'a [String],
@@ -66,7 +65,7 @@ pub(crate) fn write(contents: &Contents<'_>, file: &Path) -> Result<()> {
         archive.file(&format!("lib/modules-load/{number:02}-{name}.ko"), 0o644, &module)?;
     }
     if let Some(root) = contents.redis {
-        programs::add(&mut archive, root, &["redis-server", "redis-cli", "redis-benchmark"])?;
+        add_tree(&mut archive, root, "")?;
     }
     archive.file("etc/migrate/command", 0o644, lines(contents.command)?.as_bytes())?;
     let settings: Vec<String> =
@@ -84,4 +83,27 @@ fn lines(words: &[String]) -> Result<String> {
         ensure!(!word.contains('\n'), "a line break in {word:?}: the guest takes one word a line");
     }
     Ok(words.iter().map(|word| format!("{word}\n")).collect())
+}
+
+/// Adds a folder of the host as it is: links as links, programs executable.
+fn add_tree(archive: &mut Archive, root: &Path, below: &str) -> Result<()> {
+    let folder = root.join(below);
+    let entries = fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().with_context(|| format!("no UTF-8: {}", entry.path().display()))?;
+        let path = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            add_tree(archive, root, &path)?;
+        } else if kind.is_symlink() {
+            let to = fs::read_link(entry.path())?;
+            archive.link(&path, &to.to_string_lossy())?;
+        } else {
+            let bytes = fs::read(entry.path()).with_context(|| format!("read {path}"))?;
+            archive.file(&path, 0o755, &bytes)?;
+        }
+    }
+    Ok(())
 }
