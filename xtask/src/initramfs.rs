@@ -92,7 +92,8 @@ fn add_tree(archive: &mut Archive, root: &Path, below: &str) -> Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let name = name.to_str().with_context(|| format!("no UTF-8: {}", entry.path().display()))?;
+        let name =
+            name.to_str().with_context(|| format!("no UTF-8: {}", entry.path().display()))?;
         let path = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
         let kind = entry.file_type()?;
         if kind.is_dir() {

@@ -73,7 +73,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         ..machine
     };
     if shell {
-        say(format!("kernel {}; leave with `exit`, stop the machine with Ctrl-A X", kernel.release));
+        say(format!(
+            "kernel {}; leave with `exit`, stop the machine with Ctrl-A X",
+            kernel.release
+        ));
         guest::attach(&machine)?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -33,7 +33,8 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
     let append = format!("console=ttyS0 quiet panic=-1 oops=panic {}", guest.append);
     qemu.arg("-append").arg(append.trim_end());
     if let Some((host, inside)) = guest.forward {
-        let user = format!("user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{host}-10.0.2.15:{inside}");
+        let user =
+            format!("user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{host}-10.0.2.15:{inside}");
         qemu.args(["-netdev", &user, "-device", "virtio-net-pci,netdev=n0,romfile="]);
     }
     for (number, disk) in disks.iter().enumerate() {

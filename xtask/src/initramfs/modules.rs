@@ -73,11 +73,10 @@ fn uncompressed(file: &Path) -> Result<Vec<u8>> {
         Some("gz") => "gzip",
         _ => return fs::read(file).with_context(|| format!("read {}", file.display())),
     };
-    let output = Command::new(tool)
-        .args(["-q", "-dc"])
-        .arg(file)
-        .output()
-        .with_context(|| format!("start {tool} to unpack {} (install {tool})", file.display()))?;
+    let output =
+        Command::new(tool).args(["-q", "-dc"]).arg(file).output().with_context(|| {
+            format!("start {tool} to unpack {} (install {tool})", file.display())
+        })?;
     if !output.status.success() {
         bail!("{tool} -dc {} ended with {}", file.display(), output.status);
     }
