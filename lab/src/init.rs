@@ -107,11 +107,7 @@ fn apply_settings() -> Result<()> {
         text.lines().filter_map(|line| line.split_once('=')).collect();
     for (key, value) in settings {
         match key {
-            // On a machine with one node the kernel has no such switch to set.
-            "balancing" if Path::new("/sys/devices/system/node/node1").exists() => {
-                write("/proc/sys/kernel/numa_balancing", value)?;
-            }
-            "balancing" => {}
+            "balancing" => write("/proc/sys/kernel/numa_balancing", value)?,
             _ => say(&format!("init: no setting {key:?}")),
         }
     }

@@ -18,7 +18,9 @@ pub(crate) enum Topology {
     One,
     /// Four small nodes.
     Four,
-    /// Nodes 0 and 2 are complete; node 1 has memory and no CPU.
+    /// Nodes 0 and 1 are complete; node 2 has memory and no CPU.
+    ///
+    /// Linux numbers the nodes with CPUs first, so no other can be without.
     Cpuless,
     /// Nodes 0 and 2 are complete; node 1 has CPUs and no memory.
     Memoryless,
@@ -44,7 +46,7 @@ impl Topology {
             Self::Two => vec![whole; 2],
             Self::One => vec![whole],
             Self::Four => vec![single; 4],
-            Self::Cpuless => vec![single, Node { cpus: 0, memory_mib: 1024 }, single],
+            Self::Cpuless => vec![single, single, Node { cpus: 0, memory_mib: 1024 }],
             Self::Memoryless => vec![single, Node { cpus: 1, memory_mib: 0 }, single],
         }
     }

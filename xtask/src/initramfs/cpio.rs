@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(text.matches("070701").count(), 5, "a, a/b, one, two, trailer: {text}");
         assert_eq!(bytes.len() % 4, 0);
         let file = text.find("a/b/one\0").unwrap();
-        assert_eq!(&text[file - 110..file - 96 + 8], "07070100000001000081A4");
+        assert_eq!(&text[file - 110..file - 96 + 8], "07070100000003000081A4");
         assert_eq!(&text[file - 110 + 54..file - 110 + 62], "00000005");
     }
 }
