@@ -51,7 +51,11 @@ fn perform(guest: &Guest, series: &str) -> Result<i32> {
     let mut screen = Screen::default();
     let mut end = guest::boot(guest, |line| screen.take(line))?;
     if end == End::Died && !screen.said_something {
-        say("the guest died before the demo began, booting it again");
+        let log = guest::keep_log(&guest.name)?;
+        say(format!(
+            "the guest died before it said anything, booting it again; log: {}",
+            log.display()
+        ));
         screen = Screen::default();
         end = guest::boot(guest, |line| screen.take(line))?;
     }

@@ -102,6 +102,13 @@ pub(crate) fn log(name: &str) -> PathBuf {
     crate::paths::target("logs").join(format!("{name}.log"))
 }
 
+/// Moves the log of a guest that is booted again out of the way.
+pub(crate) fn keep_log(name: &str) -> Result<PathBuf> {
+    let kept = log(&format!("{name}-died"));
+    fs::rename(log(name), &kept).with_context(|| format!("keep {}", kept.display()))?;
+    Ok(kept)
+}
+
 /// The exit code, if this line carries it; the kernel may have written before it on the line.
 fn verdict(line: &str) -> Option<i32> {
     let (_, rest) = line.split_once(VERDICT)?;

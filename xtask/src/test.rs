@@ -48,6 +48,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
         say(format!("guests rebooted: {}", guests.rebooted));
     }
+    if tally == Tally::default() {
+        tally.fail("test run", "no test ran: --only takes a part of a test's name");
+    }
     say(format!("all of it took {} s", start.elapsed().as_secs()));
     say(tally.to_string());
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -82,13 +82,15 @@ impl Guests {
     fn try_run(&mut self, boot: &Boot, tally: &mut Tally) -> Result<()> {
         let kernel = kernels::find(&boot.kernel).context("a kernel of the matrix is missing")?;
         let guest = self.guest(boot, &kernel)?;
-        let label = format!("{} {}", kernel.release, boot.topology.name());
+        let label = Boot { kernel: kernel.release.clone(), ..boot.clone() }.to_string();
         let (mut end, mut seen) = watch(&guest, &label)?;
         // The emulator loses a guest now and then while the kernel patches
         // itself. What failed before that stays failed: it is not asked again.
         if end == End::Died && seen.failed == 0 {
             self.rebooted += 1;
-            say(format!("{label}: the guest died without a verdict, booting it again"));
+            let log = guest::keep_log(&guest.name)?;
+            let log = log.display();
+            say(format!("{label}: the guest died without a verdict, booting it again; log: {log}"));
             (end, seen) = watch(&guest, &label)?;
         }
         tally.passed += seen.passed;
