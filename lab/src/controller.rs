@@ -162,7 +162,8 @@ pub(crate) fn metrics() -> Result<String> {
 
 /// Status and body.
 pub(crate) fn get(path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(METRICS).with_context(|| format!("connect to {METRICS}"))?;
+    let mut stream =
+        TcpStream::connect(METRICS).with_context(|| format!("connect to {METRICS}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {METRICS}\r\n\r\n")?;
     let mut answer = String::new();

@@ -127,8 +127,7 @@ impl Memory {
 pub(crate) fn bind_task(node: u16) -> Result<()> {
     let mask = 1u64 << node;
     // SAFETY: a mask that outlives the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_set_mempolicy, MPOL_BIND, &raw const mask, 65) };
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, MPOL_BIND, &raw const mask, 65) };
     ensure!(result == 0, "set_mempolicy to node {node}: {}", io::Error::last_os_error());
     Ok(())
 }
@@ -153,7 +152,12 @@ pub(crate) fn bpf_programs() -> usize {
     loop {
         // SAFETY: the call reads and writes the 16 bytes that it is given.
         let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_GET_NEXT_ID, attr.as_mut_ptr(), size_of_val(&attr))
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_PROG_GET_NEXT_ID,
+                attr.as_mut_ptr(),
+                size_of_val(&attr),
+            )
         };
         if result != 0 {
             return count;

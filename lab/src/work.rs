@@ -56,8 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bound.touch(1);
     }
     let twin = if args.kind == Kind::Twins { Some(merge(&memory)?) } else { None };
-    let pipe =
-        if args.kind == Kind::Pinned { Some(memory.into_pipe(PINNED)?) } else { None };
+    let pipe = if args.kind == Kind::Pinned { Some(memory.into_pipe(PINNED)?) } else { None };
     say(&format!("ready {minor} {major}"))?;
     for line in io::stdin().lock().lines() {
         obey(&line?, &memory)?;
