@@ -1,31 +1,34 @@
-//! What runs inside the NUMA guest: its first process, workloads whose true
-//! counts are known, the tests and the demo.
+//! What runs inside the NUMA guest, besides the controller itself: its first
+//! process, workloads whose true counts are known, the tests and the demo.
 
 mod sys;
 mod init;
-mod work;
+mod nodes;
 mod witness;
+
+mod work;
+mod worker;
+mod ksm;
 mod controller;
-mod demo;
+
+mod test;
 mod tests;
+mod demo;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
 #[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
 enum Command {
-    /// A workload, told what to do by lines on its standard input
-    Work(work::Args),
-    /// The tests that need this guest
-    Test(tests::Args),
-    /// Three acts: nobody, observe, enforce
+    /// A workload with a known count
+    Work {
+        #[command(subcommand)]
+        work: work::Work,
+    },
+    /// The VM tests of one guest
+    Test(test::Args),
+    /// Three acts with a real server: nobody, observe, enforce
     Demo(demo::Args),
 }
 
@@ -33,9 +36,9 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::run();
     }
-    let result = match Cli::parse().command {
-        Command::Work(args) => work::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Test(args) => tests::run(&args),
+    let result = match Command::parse() {
+        Command::Work { work } => work::run(&work).map(|()| ExitCode::SUCCESS),
+        Command::Test(args) => Ok(test::run(&args)),
         Command::Demo(args) => demo::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -1,8 +1,14 @@
-//! To come.
-use anyhow::Result;
-use std::process::ExitCode;
-#[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_: &Args) -> Result<ExitCode> {
-    Ok(ExitCode::FAILURE)
+//! All VM tests, by subject.
+
+mod control;
+mod counts;
+mod input;
+mod killed;
+mod machines;
+
+use crate::test::Test;
+
+pub(crate) fn all() -> impl Iterator<Item = Test> {
+    let all = [counts::TESTS, control::TESTS, killed::TESTS, machines::TESTS, input::TESTS];
+    all.into_iter().flatten().map(|test| Test { ..*test })
 }
