@@ -83,8 +83,14 @@ fn in_short(error: &ProgramError) -> String {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, but for those that its own text repeats.
 pub(super) fn in_full(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
