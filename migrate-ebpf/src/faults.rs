@@ -1,4 +1,7 @@
 //! Page faults, minor and major, by the rule of the kernel's own `getrusage`.
+//!
+//! The hottest of the probes: 395 instructions a fault on 6.12, 10 % of the
+//! 3,789 of a first touch (QEMU, one instruction per virtual nanosecond).
 
 use core::mem::offset_of;
 

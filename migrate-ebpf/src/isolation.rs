@@ -3,6 +3,8 @@
 //!
 //! Reclaim and compaction take folios another way. Compaction puts them back
 //! this way, though: those count for the process that had to compact.
+//!
+//! Costs 590 instructions a folio on 6.12, 7 % of the 8,363 of moving one page.
 
 use core::mem::offset_of;
 
