@@ -94,7 +94,7 @@ mod tests {
                 id,
                 comm: String::new(),
                 cgroup: cgroup.to_owned(),
-                cpu: NodeVec::filled(2, cpu / 2),
+                cpu: NodeVec::filled(2, cpu),
                 faults: Faults::default(),
                 boundness: Est::exact(0.1, Source::Prior),
                 foreign_moved: 0,

@@ -1,1 +1,141 @@
-//! To come.
+//! What may stand against a move, in a fixed order; the first that speaks is the reason.
+//!
+//! A guard only turns a move into a stay. It never picks another node, and it
+//! never changes the forecast. `config.guards_off` switches one off by the name
+//! of its reason.
+
+use crate::config::Config;
+use crate::model::{ExtentId, Mempolicy, Node, NodeVec, Pages, Reason};
+use crate::table::{Row, Table};
+
+/// A move that the policy would like.
+pub(crate) struct Wish<'a> {
+    pub(crate) id: ExtentId,
+    pub(crate) row: &'a Row,
+    /// None only where the placement is unknown.
+    pub(crate) to: Option<Node>,
+    pub(crate) pages: Pages,
+}
+
+/// What moves decided in the same tick share.
+pub(crate) struct Budget {
+    tokens: f64,
+    /// Pages that still fit on each node.
+    room: NodeVec<f64>,
+}
+
+type Guard = fn(&Wish<'_>, &Table, &Config, &Budget) -> bool;
+
+/// Who may not be touched at all comes first, then where to, then when, then how much:
+/// what the user can change least comes before what passes by itself.
+const GUARDS: [(Reason, Guard); 10] = [
+    (Reason::Excluded, excluded),
+    (Reason::NoPlacement, no_placement),
+    (Reason::Mempolicy, mempolicy),
+    (Reason::MempolicyUnknown, mempolicy_unknown),
+    (Reason::Cpuset, cpuset),
+    (Reason::Moving, moving),
+    (Reason::CoolDown, cool_down),
+    (Reason::TooLarge, too_large),
+    (Reason::NoRoom, no_room),
+    (Reason::RateLimit, rate_limit),
+];
+
+/// The first guard against a move now.
+pub(crate) fn against(
+    wish: &Wish<'_>,
+    table: &Table,
+    config: &Config,
+    budget: &Budget,
+) -> Option<Reason> {
+    let speaks = |(reason, guard): &&(Reason, Guard)| {
+        on(config, *reason) && guard(wish, table, config, budget)
+    };
+    GUARDS.iter().find(speaks).map(|(reason, _)| *reason)
+}
+
+/// The first guard that will not give way by waiting, so that users see it before a move is due.
+pub(crate) fn for_good(
+    wish: &Wish<'_>,
+    table: &Table,
+    config: &Config,
+    budget: &Budget,
+) -> Option<Reason> {
+    let lasting = |(reason, guard): &&(Reason, Guard)| {
+        lasts(*reason) && on(config, *reason) && guard(wish, table, config, budget)
+    };
+    GUARDS.iter().find(lasting).map(|(reason, _)| *reason)
+}
+
+pub(crate) fn on(config: &Config, reason: Reason) -> bool {
+    !config.guards_off.iter().any(|name| name == reason.name())
+}
+
+/// Whether the owner's or user's word stands against it, which no waiting changes.
+pub(crate) fn lasts(reason: Reason) -> bool {
+    matches!(reason, Reason::Excluded | Reason::NoPlacement | Reason::Mempolicy | Reason::Cpuset)
+}
+
+impl Budget {
+    pub(crate) fn of(table: &Table, config: &Config) -> Self {
+        let kept = config.policy.reserve as f64;
+        let room = NodeVec::from_fn(table.nodes.len(), |n| {
+            let node = &table.nodes[n];
+            // Half of the inactive file pages: dropping clean cache is cheap, but not all of
+            // it is clean.
+            let cache = node.inactive_file as f64 / 2.0;
+            node.free as f64 + cache - node.high_watermark as f64 - kept - table.arriving(n) as f64
+        });
+        Self { tokens: table.tokens(), room }
+    }
+
+    pub(crate) fn spend(&mut self, to: Node, pages: Pages) {
+        self.tokens -= pages as f64;
+        self.room[to] -= pages as f64;
+    }
+}
+
+fn excluded(wish: &Wish<'_>, _: &Table, config: &Config, _: &Budget) -> bool {
+    !config.filter.allows(wish.id.domain.pid, &wish.row.comm, &wish.row.cgroup)
+}
+
+fn no_placement(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    !wish.row.placed
+}
+
+fn mempolicy(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.mempolicy(table.now, table.dt()) == Mempolicy::Explicit
+}
+
+fn mempolicy_unknown(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.mempolicy(table.now, table.dt()) == Mempolicy::Unknown
+}
+
+fn cpuset(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    wish.to.is_some_and(|to| wish.row.allowed.get(to) != Some(&true))
+}
+
+/// Also while the effect of the last move is not seen yet: the placement that we know may be
+/// the one before it.
+fn moving(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.busy()
+}
+
+fn cool_down(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.cooling(table.now) > 0.0
+}
+
+fn too_large(wish: &Wish<'_>, _: &Table, config: &Config, _: &Budget) -> bool {
+    wish.pages > config.policy.largest_move
+}
+
+fn no_room(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
+    wish.to.and_then(|to| budget.room.get(to)).is_none_or(|&room| room < wish.pages as f64)
+}
+
+fn rate_limit(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
+    budget.tokens < wish.pages as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{End, Node, Pages, Reason};
+use crate::model::{Decision, End, Node, Outcome, Pages, Reason, Verdict};
 
 /// Sums since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,4 +24,107 @@ pub struct PairTotals {
     pub moved: Pages,
     pub failed: Pages,
     pub seconds: f64,
+}
+
+impl Ledger {
+    pub fn record_decision(&mut self, decision: &Decision) {
+        let moves = matches!(decision.verdict, Verdict::Move(_));
+        add(self.decisions.entry((moves, decision.reason)).or_default(), 1);
+    }
+
+    pub fn record_outcome(&mut self, outcome: &Outcome) {
+        add(self.ended.entry(outcome.end).or_default(), 1);
+        for leg in &outcome.legs {
+            let pair = self.pairs.entry((leg.from, outcome.to)).or_default();
+            add(&mut pair.calls, 1);
+            add(&mut pair.moved, leg.moved);
+            add(&mut pair.failed, leg.failed);
+            pair.seconds += leg.duration as f64 / 1e9;
+        }
+    }
+
+    /// What the check after a move found.
+    pub fn record_score(&mut self, helped: bool) {
+        add(if helped { &mut self.helped } else { &mut self.not_helped }, 1);
+    }
+}
+
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, PairTotals};
+    use crate::model::{
+        Class, Decision, End, ExtentId, Forecast, Leg, Node, NodeVec, Order, Outcome, PidRef,
+        Reason, Verdict,
+    };
+
+    const WHO: PidRef = PidRef { pid: 7, start: 1 };
+
+    #[test]
+    fn a_move_from_two_nodes_counts_once_and_for_each_pair() {
+        let mut ledger = Ledger::default();
+        let leg =
+            |from, moved, failed| Leg { from: Node(from), moved, failed, duration: 500_000_000 };
+        let outcome = Outcome {
+            seq: 1,
+            target: WHO,
+            to: Node(2),
+            asked: 30,
+            legs: vec![leg(0, 10, 1), leg(1, 20, 0)],
+            left: vec![],
+            end: End::Done,
+            duration: 1_000_000_000,
+        };
+        ledger.record_outcome(&outcome);
+        ledger.record_outcome(&Outcome { legs: vec![leg(0, 5, 0)], ..outcome });
+        let pair = |calls, moved, failed, seconds| PairTotals { calls, moved, failed, seconds };
+        assert_eq!(ledger.ended[&End::Done], 2);
+        assert_eq!(ledger.pairs[&(Node(0), Node(2))], pair(2, 15, 1, 1.0));
+        assert_eq!(ledger.pairs[&(Node(1), Node(2))], pair(1, 20, 0, 0.5));
+    }
+
+    #[test]
+    fn an_end_without_calls_counts_no_pair() {
+        let mut ledger = Ledger::default();
+        let (legs, left) = (vec![], vec![]);
+        let (seq, to, asked, end, duration) = (1, Node(1), 9, End::Vanished, 0);
+        ledger.record_outcome(&Outcome { seq, target: WHO, to, asked, legs, left, end, duration });
+        assert_eq!((ledger.ended[&End::Vanished], ledger.pairs.len()), (1, 0));
+    }
+
+    #[test]
+    fn decisions_count_by_verdict_and_reason() {
+        let mut ledger = Ledger::default();
+        let order = Order { seq: 1, target: WHO, from: NodeVec::default(), to: Node(1), pages: 9 };
+        ledger.record_decision(&decision(Verdict::Move(order), Reason::Pays));
+        ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
+        ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
+        assert_eq!(ledger.decisions[&(true, Reason::Pays)], 1);
+        assert_eq!(ledger.decisions[&(false, Reason::NoRoom)], 2);
+    }
+
+    #[test]
+    fn scores_count_apart() {
+        let mut ledger = Ledger::default();
+        ledger.record_score(true);
+        ledger.record_score(false);
+        ledger.record_score(false);
+        assert_eq!((ledger.helped, ledger.not_helped), (1, 2));
+    }
+
+    fn decision(verdict: Verdict, reason: Reason) -> Decision {
+        let forecast = Forecast {
+            best: None,
+            remote_share: 0.0,
+            loss_rate: 0.0,
+            lost: 0.0,
+            price: 0.0,
+            move_in: None,
+        };
+        let extent = ExtentId { domain: WHO, class: Class::PrivateAnonymous };
+        Decision { seq: 1, now: 0, extent, verdict, reason, forecast }
+    }
 }

@@ -210,7 +210,8 @@ fn complain(error: &anyhow::Error, exit: Exit) -> Exit {
 }
 
 fn tick(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    let seconds: f64 =
+        text.parse().map_err(|error| format!("`{text}` is not a number of seconds: {error}"))?;
     if (0.1..=60.0).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
     } else {

@@ -232,6 +232,8 @@ pub enum Mempolicy {
 #[serde(rename_all = "snake_case")]
 pub enum Input {
     Tick(Tick),
+    /// The mover has been given this order.
+    Ordered(Order),
     Progress(Outcome),
 }
 

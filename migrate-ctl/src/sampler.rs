@@ -91,6 +91,13 @@ impl Sampler {
         &self.last.latency
     }
 
+    /// Its pages have moved: what we remember of them is no longer true.
+    pub fn forget_placement(&mut self, id: PidRef) {
+        if let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.id == id) {
+            known.pages = NodeVec::default();
+        }
+    }
+
     /// Looks once. `wants_mempolicy` names the processes close to a move: only
     /// theirs is read, since that walks their whole page table.
     pub fn tick(&mut self, wants_mempolicy: &[PidRef]) -> anyhow::Result<Tick> {

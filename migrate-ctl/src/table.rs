@@ -1,1 +1,267 @@
-//! To come.
+//! The task table: everything that the policy remembers between ticks.
+//!
+//! Owns the rows, the byte budget and the checks of past moves. Changes only
+//! by [`absorb`]; decides nothing. No clock: time comes with the inputs.
+
+mod check;
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+use crate::model::{
+    DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs, NodeVec,
+    Order, Outcome, Pages, PidRef, Tick,
+};
+use crate::policy;
+use crate::policy::cost::Costs;
+use crate::policy::rates::Rates;
+use crate::policy::work::Work;
+use check::Check;
+
+/// A memory policy that was read so long ago, in seconds, no longer counts.
+const MEMPOLICY_FRESH: f64 = 5.0;
+/// A move this near, in seconds, is worth walking the page table for the memory policy.
+const MEMPOLICY_NEAR: f64 = 5.0;
+/// Cool-downs double at most so often.
+const DOUBLINGS: u32 = 16;
+
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    pub(crate) rows: BTreeMap<ExtentId, Row>,
+    /// As seen in the last tick.
+    pub(crate) nodes: NodeVec<NodeObs>,
+    pub(crate) now: Nanos,
+    dt: Nanos,
+    /// Pages that may still be moved now; none before the first tick.
+    tokens: Option<f64>,
+    /// Number of the first decision of this tick.
+    pub(crate) seq: u64,
+    /// Counts ticks.
+    pub(crate) round: u64,
+    scores: Vec<Score>,
+}
+
+/// What became of the remote share after a move.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// The order's.
+    pub seq: u64,
+    /// It fell by at least half.
+    pub helped: bool,
+    /// Remote share when the move was ordered, 0 to 1.
+    pub before: f64,
+    /// The same once it was done.
+    pub after: f64,
+}
+
+/// One extent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) comm: String,
+    pub(crate) cgroup: String,
+    /// Nodes that the cpuset allows.
+    pub(crate) allowed: NodeMask,
+    mempolicy: Option<(Nanos, Mempolicy)>,
+    /// The last tick in which it ran.
+    pub(crate) round: u64,
+    seen: Nanos,
+    /// Whether this tick's placement is known.
+    pub(crate) placed: bool,
+    pub(crate) costs: Costs,
+    pub(crate) work: Work,
+    pub(crate) rates: Rates,
+    /// The order that the mover has.
+    pub(crate) moving: Option<Order>,
+    check: Option<Check>,
+    /// Failed or unhelpful moves in a row.
+    failures: u32,
+    cool_until: Nanos,
+}
+
+/// Takes in one fact.
+pub fn absorb(table: &mut Table, config: &Config, input: &Input) {
+    match input {
+        Input::Tick(tick) => table.tick(config, tick),
+        Input::Ordered(order) => table.ordered(order),
+        Input::Progress(outcome) => table.progress(config, outcome),
+    }
+}
+
+impl Table {
+    /// Processes whose memory policy the next tick should bring.
+    pub fn wants_mempolicy(&self, config: &Config) -> Vec<PidRef> {
+        let wants = |(id, row): (&ExtentId, &Row)| {
+            let near = policy::move_in(self, row, config)
+                .is_some_and(|t| t <= MEMPOLICY_NEAR + 2.0 * secs(self.dt));
+            let stale = row
+                .mempolicy_age(self.now)
+                .is_none_or(|age| age + 2.0 * secs(self.dt) > MEMPOLICY_FRESH);
+            let active = row.round == self.round;
+            let ours = config.filter.allows(id.domain.pid, &row.comm, &row.cgroup);
+            (active && ours && near && stale && !row.busy()).then_some(id.domain)
+        };
+        let mut pids: Vec<PidRef> = self.rows.iter().filter_map(wants).collect();
+        pids.dedup();
+        pids
+    }
+
+    /// What the checks have found since the last call.
+    pub fn take_scores(&mut self) -> Vec<Score> {
+        std::mem::take(&mut self.scores)
+    }
+
+    /// Extents that ran in this tick, in a fixed order.
+    pub(crate) fn active(&self) -> impl Iterator<Item = (&ExtentId, &Row)> {
+        self.rows.iter().filter(|(_, row)| row.round == self.round)
+    }
+
+    pub(crate) fn tokens(&self) -> f64 {
+        self.tokens.unwrap_or(0.0)
+    }
+
+    fn tick(&mut self, config: &Config, tick: &Tick) {
+        let decided = u64::try_from(self.active().count()).unwrap_or(u64::MAX);
+        self.seq = self.seq.saturating_add(decided);
+        self.round += 1;
+        if self.nodes.len() != tick.nodes.len() {
+            self.rows.clear();
+        }
+        self.nodes.clone_from(&tick.nodes);
+        self.now = tick.now;
+        self.dt = tick.dt;
+        let burst = config.policy.burst as f64;
+        let grown = secs(tick.dt) * config.policy.pages_per_second as f64;
+        self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
+        self.rows.retain(|id, _| !tick.gone.contains(&id.domain));
+        for domain in &tick.domains {
+            for extent in &domain.extents {
+                self.observe(config, domain, extent);
+            }
+        }
+    }
+
+    fn observe(&mut self, config: &Config, domain: &DomainObs, extent: &ExtentObs) {
+        let now = self.now;
+        let row = self
+            .rows
+            .entry(extent.id)
+            .or_insert_with(|| Row { seen: now.saturating_sub(self.dt), ..Row::default() });
+        // Idle ticks bring no observation, but their time has passed.
+        let seconds = secs(now.saturating_sub(row.seen).max(self.dt));
+        row.seen = now;
+        row.round = self.round;
+        row.comm.clone_from(&domain.comm);
+        row.cgroup.clone_from(&domain.cgroup);
+        row.allowed.clone_from(&extent.allowed);
+        if extent.mempolicy != Mempolicy::Unknown {
+            row.mempolicy = Some((now, extent.mempolicy));
+        }
+        row.placed = row.costs.measure(domain, &extent.pages, &self.nodes, &config.policy);
+        if !row.placed {
+            return;
+        }
+        let open: Vec<bool> =
+            self.nodes.iter().map(|(n, node)| policy::is_open(row, n, node, config)).collect();
+        row.work.step(&row.costs, &open);
+        row.rates.step(&row.costs, seconds);
+        if let Some(score) = row.check(self.round) {
+            row.settle(config, now, score.helped);
+            self.scores.push(score);
+        }
+    }
+
+    fn ordered(&mut self, order: &Order) {
+        self.tokens = self.tokens.map(|left| (left - order.pages as f64).max(0.0));
+        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
+            row.moving = Some(order.clone());
+        }
+    }
+
+    fn progress(&mut self, config: &Config, outcome: &Outcome) {
+        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
+            if row.moving.take_if(|order| order.seq == outcome.seq).is_none() {
+                continue;
+            }
+            match outcome.end {
+                // Half of what was asked is less than the estimate can err by.
+                End::Done if outcome.moved() >= outcome.asked.div_ceil(2) => {
+                    let before = row.costs.remote_share;
+                    row.check = Some(Check::begin(outcome.seq, before, self.round));
+                }
+                End::Done | End::NotPermitted | End::Failed => row.settle(config, self.now, false),
+                End::Vanished | End::Replaced | End::DiedDuring | End::Cancelled => {}
+            }
+        }
+    }
+}
+
+impl Row {
+    /// A move of it is under way, or its effect is not seen yet.
+    pub(crate) fn busy(&self) -> bool {
+        self.moving.is_some() || self.check.is_some()
+    }
+
+    pub(crate) fn cooling(&self, now: Nanos) -> f64 {
+        secs(self.cool_until.saturating_sub(now))
+    }
+
+    /// The memory policy as last read. No policy is worth only so much time: one may be set
+    /// at any moment. One that was set seldom goes away.
+    pub(crate) fn mempolicy(&self, now: Nanos, tick: Nanos) -> Mempolicy {
+        match (self.mempolicy, self.mempolicy_age(now)) {
+            (Some((_, Mempolicy::Explicit)), _) => Mempolicy::Explicit,
+            (Some((_, known)), Some(age)) if age <= MEMPOLICY_FRESH.max(secs(tick)) => known,
+            _ => Mempolicy::Unknown,
+        }
+    }
+
+    fn mempolicy_age(&self, now: Nanos) -> Option<f64> {
+        self.mempolicy.map(|(read, _)| secs(now.saturating_sub(read)))
+    }
+
+    fn check(&mut self, round: u64) -> Option<Score> {
+        let score = self.check.as_mut()?.step(self.costs.remote_share, round)?;
+        self.check = None;
+        Some(score)
+    }
+
+    fn settle(&mut self, config: &Config, now: Nanos, helped: bool) {
+        if helped {
+            self.failures = 0;
+            return;
+        }
+        let seconds =
+            config.policy.cool_down_seconds * f64::from(1_u32 << self.failures.min(DOUBLINGS));
+        self.failures = self.failures.saturating_add(1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float cast saturates, and no number becomes 0"
+        )]
+        let nanos = (seconds.max(0.0) * 1e9) as Nanos;
+        self.cool_until = now.saturating_add(nanos);
+    }
+}
+
+impl Table {
+    /// Length of the last tick.
+    pub(crate) fn dt(&self) -> Nanos {
+        self.dt
+    }
+
+    /// Pages that orders under way still bring to this node.
+    pub(crate) fn arriving(&self, node: Node) -> Pages {
+        let orders = self.rows.values().filter_map(|row| row.moving.as_ref());
+        orders
+            .filter(|order| order.to == node)
+            .map(|order| order.pages)
+            .fold(0, Pages::saturating_add)
+    }
+}
+
+pub(crate) fn secs(span: Nanos) -> f64 {
+    span as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests;
