@@ -8,7 +8,7 @@
 pub const BUCKETS: usize = 40;
 
 /// `enum migrate_reason` has 11 values on 7.3; what is beyond lands in the last slot.
-pub const REASONS: usize = 16;
+pub const REASONS: u32 = 16;
 
 /// CPUs whose node the probes know: as many as the kernel takes on x86-64.
 pub const MAX_CPUS: u32 = 8192;

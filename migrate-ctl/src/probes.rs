@@ -142,7 +142,7 @@ fn load_object(btf: &Btf, kernel: &aya::Btf) -> Result<Ebpf, ProbesError> {
 fn reasons(btf: &Btf) -> Vec<(String, u32)> {
     btf.values("migrate_reason")
         .into_iter()
-        .filter(|&(name, value)| name != "MR_TYPES" && (value as usize) < REASONS)
+        .filter(|&(name, value)| name != "MR_TYPES" && value < REASONS)
         .map(|(name, value)| (name.trim_start_matches("MR_").to_ascii_lowercase(), value))
         .collect()
 }

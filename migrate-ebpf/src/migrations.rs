@@ -21,7 +21,7 @@ static MIGRATIONS: HashMap<MigrationKey, MigrationTotals> = HashMap::with_max_en
 
 /// By `enum migrate_reason`. Written here, read by the controller; cannot be full.
 #[map]
-static LATENCY: PerCpuArray<Latency> = PerCpuArray::with_max_entries(REASONS as u32, 0);
+static LATENCY: PerCpuArray<Latency> = PerCpuArray::with_max_entries(REASONS, 0);
 
 /// When a call began, ns. Written here only. Full: that call has no duration, and counts as lost.
 #[map]
@@ -78,7 +78,7 @@ fn ended(ctx: &impl EbpfContext, moved: u64, failed: u64, reason: u32) {
     let began = Slot::find(&BEGAN, &key).map(|began| began.read());
     let _ = BEGAN.remove(key);
     let nanos = began.map(|began| kernel::now().saturating_sub(began));
-    let call = Call { moved, failed, reason: reason.min(REASONS as u32 - 1), nanos };
+    let call = Call { moved, failed, reason: reason.min(REASONS - 1), nanos };
     add_latency(&call);
     let payer = if reason == REASON_SYSCALL.load() { charge::target() } else { charge::caller() };
     add_totals(ctx, &call, payer.tgid, payer.own.is_some());
