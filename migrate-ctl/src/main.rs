@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use migrate_ctl::config::{Config, Pattern};
 use migrate_ctl::daemon::{self, Options, StartError};
 use migrate_ctl::doctor;
@@ -71,10 +71,19 @@ struct Run {
     /// Append decisions and outcomes to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// MiB that all moves together may move in a second
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u64).range(1..=1 << 20))]
+    rate: u64,
+    /// MiB that may be moved at once after a quiet time
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(1..=1 << 20))]
+    burst: u64,
     /// Switch a guard off, by the name of its reason: only to see a test fail
     #[arg(long, value_name = "REASON", hide = true)]
     guard_off: Vec<String>,
 }
+
+/// Of 4 KiB.
+const PAGES_PER_MIB: u64 = 256;
 
 /// Signals that can be left out.
 const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
@@ -139,6 +148,8 @@ fn run(args: Run) -> Exit {
     config.filter.include = args.include;
     config.filter.exclude = args.exclude;
     config.guards_off = args.guard_off;
+    config.policy.pages_per_second = args.rate * PAGES_PER_MIB;
+    config.policy.burst = args.burst * PAGES_PER_MIB;
     let options = Options {
         enforce: args.mode == Mode::Enforce,
         listen: args.listen,

@@ -1,0 +1,255 @@
+//! Starts `migrate-ctl` as a user would, and reads what it says and writes.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use migrate_ctl::model::Outcome;
+use serde::Deserialize;
+
+use crate::sys;
+
+const BINARY: &str = "/bin/migrate-ctl";
+/// The emulator is slow while it verifies probes.
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(30);
+const ADDRESS: &str = "127.0.0.1:9816";
+
+/// A controller that runs. It is killed when this is dropped.
+pub(crate) struct Controller {
+    child: Child,
+    journal: String,
+    log: String,
+}
+
+/// One line of the journal, as far as the lab judges it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Fact {
+    Decision(Decided),
+    Ordered { seq: u64, now: u64 },
+    Outcome(Outcome),
+}
+
+/// What the lab reads of a decision.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Decided {
+    #[serde(flatten)]
+    pub(crate) decision: migrate_ctl::model::Decision,
+}
+
+/// What a command that ended by itself has said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// None: a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Controller {
+    /// Returns once it is up. `words` are those after `migrate-ctl run`, split at spaces.
+    pub(crate) fn start(words: &str) -> Result<Self> {
+        let mut controller = Self::spawn(words, &[])?;
+        controller.wait_until_up()?;
+        Ok(controller)
+    }
+
+    /// The same without some capabilities, by number.
+    pub(crate) fn start_without(words: &str, capabilities: &'static [u32]) -> Result<Self> {
+        let mut controller = Self::spawn(words, capabilities)?;
+        controller.wait_until_up()?;
+        Ok(controller)
+    }
+
+    fn spawn(words: &str, capabilities: &'static [u32]) -> Result<Self> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let (journal, log) = (format!("/tmp/journal-{number}"), format!("/tmp/log-{number}"));
+        let file = File::create(&log).with_context(|| format!("create {log}"))?;
+        let mut command = Command::new(BINARY);
+        command
+            .args(["run", "--journal", &journal])
+            .args(words.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().context("share the log")?)
+            .stderr(file);
+        without(&mut command, capabilities);
+        let child = command.spawn().with_context(|| format!("start {BINARY}"))?;
+        Ok(Self { child, journal, log })
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        let end = Instant::now() + START;
+        while !matches!(get("/-/ready"), Ok((200, _))) {
+            if let Some(status) = self.child.try_wait().context("wait for the controller")? {
+                bail!("the controller ended with {status}: {}", self.log());
+            }
+            if Instant::now() > end {
+                bail!("the controller is not ready after {START:?}: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that it printed.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn is_up(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("wait for the controller")?.is_none())
+    }
+
+    /// The journal so far; a line that is being written is left for the next time.
+    pub(crate) fn facts(&self) -> Result<Vec<Fact>> {
+        let text = fs::read_to_string(&self.journal)
+            .with_context(|| format!("read {}", self.journal))?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("journal: {line}")))
+            .collect()
+    }
+
+    /// All decisions about one process.
+    pub(crate) fn decisions(&self, pid: u32) -> Result<Vec<migrate_ctl::model::Decision>> {
+        let facts = self.facts()?;
+        Ok(facts
+            .into_iter()
+            .filter_map(|fact| match fact {
+                Fact::Decision(decided) => Some(decided.decision),
+                Fact::Ordered { .. } | Fact::Outcome(_) => None,
+            })
+            .filter(|decision| decision.extent.domain.pid == pid)
+            .collect())
+    }
+
+    /// All moves of one process that have ended.
+    pub(crate) fn outcomes(&self, pid: u32) -> Result<Vec<Outcome>> {
+        let facts = self.facts()?;
+        Ok(facts
+            .into_iter()
+            .filter_map(|fact| match fact {
+                Fact::Outcome(outcome) => Some(outcome),
+                Fact::Ordered { .. } | Fact::Decision(_) => None,
+            })
+            .filter(|outcome| outcome.target.pid == pid)
+            .collect())
+    }
+
+    /// Waits for the end of a first move of a process; none where there is none in time.
+    pub(crate) fn first_outcome(&self, pid: u32, patience: Duration) -> Result<Option<Outcome>> {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(outcome) = self.outcomes(pid)?.into_iter().next() {
+                return Ok(Some(outcome));
+            }
+            if Instant::now() > end {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) -> Result<ExitStatus> {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.context("no pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("SIGTERM")?;
+        let end = Instant::now() + STOP;
+        loop {
+            if let Some(status) = self.child.try_wait().context("wait for the controller")? {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!("the controller runs on {STOP:?} after SIGTERM: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends it as the OOM killer would.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs `migrate-ctl` to its end, but not for longer than a minute.
+pub(crate) fn say(words: &str) -> Result<Said> {
+    finish(Command::new(BINARY).args(words.split_whitespace()))
+}
+
+/// The same as another user.
+pub(crate) fn say_as(user: u32, words: &str) -> Result<Said> {
+    finish(Command::new(BINARY).args(words.split_whitespace()).uid(user).gid(user))
+}
+
+/// The same without some capabilities, by number.
+pub(crate) fn say_without(words: &str, capabilities: &'static [u32]) -> Result<Said> {
+    let mut command = Command::new(BINARY);
+    command.args(words.split_whitespace());
+    without(&mut command, capabilities);
+    finish(&mut command)
+}
+
+/// A page of the exporter: status and body.
+pub(crate) fn get(path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(ADDRESS).context("connect to the exporter")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("read from the exporter")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
+    let status = head.split(' ').nth(1).context("an answer without a status")?;
+    Ok((status.parse()?, body.to_owned()))
+}
+
+fn without(command: &mut Command, capabilities: &'static [u32]) {
+    if !capabilities.is_empty() {
+        sys::before_exec(command, move || {
+            capabilities.iter().try_for_each(|&capability| sys::drop_from_bounding_set(capability))
+        });
+    }
+}
+
+fn finish(command: &mut Command) -> Result<Said> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {BINARY}"))?;
+    let end = Instant::now() + START;
+    while child.try_wait().context("wait for migrate-ctl")?.is_none() {
+        if Instant::now() > end {
+            child.kill().context("kill migrate-ctl")?;
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().context("read what migrate-ctl said")?;
+    Ok(Said {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}

@@ -1,0 +1,167 @@
+//! Runs the VM tests and prints one verdict line for each.
+//!
+//! With `--broken` each test that names what it depends on runs with that
+//! switched off, and passes if it notices: by a claim that does not hold, not
+//! by an error on the way.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use migrate_ctl::model::NodeId;
+use migrate_ctl::probes::{Counts, Probes};
+use migrate_ctl::topology::Topology;
+
+use crate::controller::Controller;
+use crate::tests;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The machine that the guest is
+    #[arg(long, value_enum)]
+    topology: Machine,
+    /// Only tests whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Switch off what each test depends on, and see it fail
+    #[arg(long)]
+    broken: bool,
+}
+
+/// Guests that tests are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Machine {
+    One,
+    Two,
+    Four,
+    Cpuless,
+    Memoryless,
+}
+
+/// One test.
+pub(crate) struct Test {
+    pub(crate) name: &'static str,
+    pub(crate) machine: Machine,
+    pub(crate) off: Off,
+    pub(crate) run: fn(&Lab) -> Result<()>,
+}
+
+/// What a test depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Off {
+    /// Nothing that can be switched off.
+    Nothing,
+    /// The probes of this signal.
+    Probe(&'static str),
+    /// The guard of this name.
+    Guard(&'static str),
+    /// The mode: `enforce` instead of `observe`, or the other way round.
+    Mode,
+}
+
+/// What a test works with.
+pub(crate) struct Lab {
+    off: Option<Off>,
+}
+
+/// A claim that does not hold.
+#[derive(Debug)]
+pub(crate) struct Violated(String);
+
+impl Display for Violated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Violated {}
+
+/// Claims something; the message says what was found instead.
+pub(crate) fn claim(holds: bool, found: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Violated(found()).into()) }
+}
+
+impl Lab {
+    /// All probes, but those that are switched off.
+    pub(crate) fn probes(&self) -> Result<Probes> {
+        let off: Vec<&str> = match self.off {
+            Some(Off::Probe(signal)) => vec![signal],
+            _ => Vec::new(),
+        };
+        let topology = Topology::read(std::path::Path::new("/")).context("read the topology")?;
+        let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
+        let cpus: Vec<(u32, NodeId)> = cpus.collect();
+        Probes::load(&off, cpus.into_iter()).context("load the probes")
+    }
+
+    pub(crate) fn observe(&self, words: &str) -> Result<Controller> {
+        self.controller(if self.off == Some(Off::Mode) { "enforce" } else { "observe" }, words)
+    }
+
+    pub(crate) fn enforce(&self, words: &str) -> Result<Controller> {
+        self.controller(if self.off == Some(Off::Mode) { "observe" } else { "enforce" }, words)
+    }
+
+    fn controller(&self, mode: &str, words: &str) -> Result<Controller> {
+        let off = match self.off {
+            Some(Off::Probe(signal)) => format!("--without {signal}"),
+            Some(Off::Guard(reason)) => format!("--guard-off {reason}"),
+            Some(Off::Mode | Off::Nothing) | None => String::new(),
+        };
+        Controller::start(&format!("--mode {mode} {words} {off}"))
+    }
+}
+
+/// What was counted between two readings.
+pub(crate) fn counted(probes: &mut Probes, act: impl FnOnce() -> Result<()>) -> Result<(Counts, Counts)> {
+    let before = probes.read().context("read the probes")?;
+    act()?;
+    Ok((before, probes.read().context("read the probes")?))
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let mut failed = 0;
+    for test in tests::all().filter(|test| test.machine == args.topology) {
+        let wanted = args.only.as_ref().is_none_or(|part| test.name.contains(part.as_str()));
+        if !wanted || (args.broken && test.off == Off::Nothing) {
+            continue;
+        }
+        let passed = if args.broken { fails_when_broken(&test) } else { passes(&test) };
+        failed += u32::from(!passed);
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn passes(test: &Test) -> bool {
+    let result = (test.run)(&Lab { off: None });
+    if let Err(error) = &result {
+        say(&format!("{}: {error:#}", test.name));
+    }
+    verdict(test.name, result.is_ok())
+}
+
+fn fails_when_broken(test: &Test) -> bool {
+    let result = (test.run)(&Lab { off: Some(test.off) });
+    let noticed = matches!(&result, Err(error) if error.is::<Violated>());
+    match result {
+        Ok(()) => say(&format!("{}: holds although {:?} is off", test.name, test.off)),
+        Err(error) if noticed => say(&format!("{}: notices: {error:#}", test.name)),
+        Err(error) => say(&format!("{}: breaks on the way: {error:#}", test.name)),
+    }
+    verdict(&format!("{} fails_when_broken", test.name), noticed)
+}
+
+fn verdict(name: &str, good: bool) -> bool {
+    say(&format!("test {name} ... {}", if good { "ok" } else { "FAILED" }));
+    good
+}
+
+/// A line for whoever reads the console.
+pub(crate) fn say(line: &str) {
+    let mut output = io::stdout().lock();
+    // Without a console there is nobody to tell.
+    let _ = writeln!(output, "{line}");
+    let _ = output.flush();
+}

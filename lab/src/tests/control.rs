@@ -1,0 +1,257 @@
+//! Does the controller move what should move, and leave alone what should stay?
+
+use std::fs::File;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use migrate_ctl::model::Reason;
+
+use crate::controller::{Controller, get, say_without};
+use crate::test::{Lab, Machine, Off, Test, claim};
+use crate::witness::{pages_on, programs, vmstat};
+use crate::worker::Worker;
+use crate::{nodes, sys};
+
+/// A stranded process of 32 MiB is moved after about a second of CPU time; the emulator is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough that one that nothing holds back would have moved several times.
+const LONG: Duration = Duration::from_secs(20);
+const STRAND: &str = "strand --from 0 --to 1 --mib 32";
+const STRAND_PAGES: u64 = 32 * 256;
+
+/// CAP_PERFMON and CAP_SYS_ADMIN of include/uapi/linux/capability.h.
+const PERFMON_AND_ADMIN: &[u32] = &[38, 21];
+
+pub(crate) const TESTS: &[Test] = &[
+    test("a_stranded_process_is_followed", Off::Mode, followed),
+    test("observe_moves_nothing", Off::Mode, observe),
+    test("a_process_with_a_task_policy_stays", Off::Guard("mempolicy"), task_policy),
+    test("a_process_with_one_bound_mapping_stays", Off::Guard("mempolicy"), bound_mapping),
+    test("an_excluded_process_stays", Off::Guard("excluded"), excluded),
+    test("clean_page_cache_on_the_target_makes_room", Off::Mode, page_cache),
+    test("a_full_target_is_left_alone", Off::Guard("no_room"), full),
+    test("the_byte_budget_bounds_what_moves_at_once", Off::Guard("rate_limit"), rate_limit),
+    test("a_cpuset_is_obeyed", Off::Guard("cpuset"), cpuset),
+    test("a_killed_controller_leaves_no_program", Off::Nothing, killed),
+    test("sigterm_stops_cleanly", Off::Nothing, stopped),
+    test("a_second_controller_names_the_first", Off::Nothing, second),
+    test("doctor_shows_every_signal_attached", Off::Nothing, doctor),
+    test("run_stays_up_without_perfmon_and_sys_admin", Off::Nothing, unprivileged),
+];
+
+const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
+    Test { name, machine: Machine::Two, off, run }
+}
+
+/// A stranded workload that runs already.
+pub(super) fn stranded(words: &str) -> Result<Worker> {
+    let mut worker = Worker::start(words)?;
+    worker.act()?;
+    Ok(worker)
+}
+
+fn followed(lab: &Lab) -> Result<()> {
+    let worker = stranded(STRAND)?;
+    let before = pages_on(worker.pid(), 0)?;
+    ensure!(before >= STRAND_PAGES, "only {before} pages are on node 0 before the move");
+    let mut controller = lab.enforce(&format!("--include pid:{}", worker.pid()))?;
+    controller.first_outcome(worker.pid(), PATIENCE)?;
+    let left = pages_on(worker.pid(), 0)?;
+    claim(left * 20 <= before, || format!("{left} of {before} pages are still on node 0"))?;
+    let arrived = pages_on(worker.pid(), 1)?;
+    claim(arrived * 20 >= before * 19, || format!("{arrived} of {before} pages are on node 1"))?;
+    ensure!(controller.is_up()?, "the controller ended: {}", controller.log());
+    Ok(())
+}
+
+fn observe(lab: &Lab) -> Result<()> {
+    let worker = stranded(STRAND)?;
+    let before = pages_on(worker.pid(), 0)?;
+    let witness = vmstat("pgmigrate_success")?;
+    let controller = lab.observe(&format!("--include pid:{}", worker.pid()))?;
+    std::thread::sleep(LONG);
+    unmoved(&worker, before)?;
+    // Compaction may move a few pages of others.
+    let moved = vmstat("pgmigrate_success")? - witness;
+    claim(moved < STRAND_PAGES / 20, || format!("the kernel migrated {moved} pages meanwhile"))?;
+    let due = controller.decisions(worker.pid())?.iter().any(|one| one.reason == Reason::Pays);
+    claim(due, || format!("it never said that it would move it: {}", controller.log()))?;
+    let log = controller.log();
+    claim(log.contains("nothing was moved: observe"), || format!("its summary says: {log}"))
+}
+
+fn task_policy(lab: &Lab) -> Result<()> {
+    stays(lab, &format!("{STRAND} --policy task"), "", Reason::Mempolicy)
+}
+
+fn bound_mapping(lab: &Lab) -> Result<()> {
+    stays(lab, &format!("{STRAND} --policy mapping"), "", Reason::Mempolicy)
+}
+
+fn excluded(lab: &Lab) -> Result<()> {
+    // By name, so that the guard alone keeps it from being moved.
+    stays(lab, STRAND, "--exclude comm:lab", Reason::Excluded)
+}
+
+/// Everything stays, and the journal says why.
+fn stays(lab: &Lab, work: &str, words: &str, reason: Reason) -> Result<()> {
+    let worker = stranded(work)?;
+    let before = pages_on(worker.pid(), 0)?;
+    let controller = lab.enforce(words)?;
+    std::thread::sleep(LONG);
+    unmoved(&worker, before)?;
+    let decisions = controller.decisions(worker.pid())?;
+    claim(decisions.iter().any(|one| one.reason == reason), || {
+        format!("no decision says {}: {decisions:?}", reason.name())
+    })
+}
+
+fn unmoved(worker: &Worker, before: u64) -> Result<()> {
+    let left = pages_on(worker.pid(), 0)?;
+    claim(left * 20 >= before * 19, || format!("only {left} of {before} pages stayed on node 0"))
+}
+
+fn page_cache(lab: &Lab) -> Result<()> {
+    let mut disk = File::open("/dev/vda").context("open /dev/vda")?;
+    fill_with_cache(&mut disk)?;
+    let free = nodes::free_mib(1)?;
+    ensure!(free < 128, "node 1 has {free} MiB free, the page cache should have filled it");
+    let swapped = vmstat("pswpout")?;
+    let result = followed(lab);
+    sys::forget_cache(&disk).context("drop the page cache")?;
+    result?;
+    let swapped = vmstat("pswpout")? - swapped;
+    claim(swapped == 0, || format!("{swapped} pages went to swap"))
+}
+
+/// Clean page cache goes to the node of its reader.
+fn fill_with_cache(disk: &mut File) -> Result<()> {
+    let mut here = disk.try_clone().context("share /dev/vda")?;
+    let reader = std::thread::spawn(move || -> Result<()> {
+        nodes::run_on(None, 1)?;
+        let mut buffer = vec![0; 1 << 20];
+        while nodes::free_mib(1)? >= 96 && here.read(&mut buffer)? > 0 {}
+        Ok(())
+    });
+    reader.join().map_err(|_panic| anyhow::anyhow!("the reader has panicked"))?
+}
+
+fn full(lab: &Lab) -> Result<()> {
+    let free = usize::try_from(nodes::free_mib(1)?)?;
+    let filler = Worker::start(&format!("fill --node 1 --mib {}", free.saturating_sub(72)))?;
+    let worker = stranded(STRAND)?;
+    let before = pages_on(worker.pid(), 0)?;
+    let controller = lab.enforce(&format!("--include pid:{}", worker.pid()))?;
+    std::thread::sleep(LONG);
+    unmoved(&worker, before)?;
+    let said = controller.decisions(worker.pid())?.iter().any(|one| one.reason == Reason::NoRoom);
+    drop(filler);
+    claim(said, || format!("no decision says no_room: {}", controller.log()))
+}
+
+fn rate_limit(lab: &Lab) -> Result<()> {
+    let worker = stranded(STRAND)?;
+    let before = pages_on(worker.pid(), 0)?;
+    // 16 MiB at once and 1 MiB a second: half a minute passes before 32 MiB may move.
+    let words = format!("--include pid:{} --burst 16 --rate 1", worker.pid());
+    let controller = lab.enforce(&words)?;
+    std::thread::sleep(Duration::from_secs(12));
+    unmoved(&worker, before)?;
+    let decisions = controller.decisions(worker.pid())?;
+    claim(decisions.iter().any(|one| one.reason == Reason::RateLimit), || {
+        format!("no decision says rate_limit: {decisions:?}")
+    })
+}
+
+fn cpuset(lab: &Lab) -> Result<()> {
+    const GROUP: &str = "/sys/fs/cgroup/lab-cpuset";
+    std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpuset").context("cpuset")?;
+    std::fs::create_dir_all(GROUP).with_context(|| format!("create {GROUP}"))?;
+    std::fs::write(format!("{GROUP}/cpuset.mems"), "0").context("cpuset.mems")?;
+    let mut worker = Worker::start(STRAND)?;
+    std::fs::write(format!("{GROUP}/cgroup.procs"), worker.pid().to_string()).context("attach")?;
+    worker.act()?;
+    let before = pages_on(worker.pid(), 0)?;
+    let controller = lab.enforce(&format!("--include pid:{}", worker.pid()))?;
+    std::thread::sleep(LONG);
+    let decisions = controller.decisions(worker.pid())?;
+    unmoved(&worker, before)?;
+    drop(worker);
+    std::fs::remove_dir(GROUP).with_context(|| format!("remove {GROUP}"))?;
+    claim(decisions.iter().any(|one| one.reason == Reason::Cpuset), || {
+        format!("no decision says cpuset: {decisions:?}")
+    })
+}
+
+fn killed(_lab: &Lab) -> Result<()> {
+    let before = programs()?;
+    let mut controller = Controller::start("--mode enforce")?;
+    let during = programs()?;
+    ensure!(during > before, "the controller loaded no program ({before} before, {during} now)");
+    controller.kill();
+    none_left(before)
+}
+
+fn stopped(_lab: &Lab) -> Result<()> {
+    let before = programs()?;
+    let mut controller = Controller::start("--mode enforce")?;
+    let status = controller.stop()?;
+    claim(status.success(), || format!("it ended with {status}: {}", controller.log()))?;
+    let log = controller.log();
+    claim(log.contains("stopped after"), || format!("its last words: {log}"))?;
+    none_left(before)
+}
+
+/// The kernel frees programs a moment after their last reference is gone.
+fn none_left(before: usize) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while programs()? > before && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let after = programs()?;
+    claim(after <= before, || format!("{after} programs are loaded, {before} were before"))
+}
+
+fn second(_lab: &Lab) -> Result<()> {
+    let mut first = Controller::start("--mode observe")?;
+    let said = crate::controller::say("run --listen 127.0.0.1:9817")?;
+    claim(said.code == Some(3), || format!("the second ended with {:?}", said.code))?;
+    let named = said.err.contains(&format!("pid {}", first.pid()));
+    claim(named, || format!("it does not name process {}: {}", first.pid(), said.err))?;
+    claim(first.is_up()?, || "the first has ended".to_owned())
+}
+
+const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
+
+fn doctor(_lab: &Lab) -> Result<()> {
+    let said = crate::controller::say("doctor --output json")?;
+    claim(said.code == Some(0), || format!("doctor ended with {said:?}"))?;
+    let report: serde_json::Value = serde_json::from_str(&said.out).context("doctor's JSON")?;
+    let hooks = report["hooks"].as_array().context("no hooks in doctor's JSON")?;
+    for signal in SIGNALS {
+        let mut of = hooks.iter().filter(|hook| hook["signal"] == signal).peekable();
+        claim(of.peek().is_some(), || format!("doctor does not name {signal}"))?;
+        for hook in of {
+            claim(hook["state"] == "attached", || format!("not attached: {hook}"))?;
+        }
+    }
+    let text = crate::controller::say("doctor")?;
+    claim(text.out.contains("can run here"), || format!("doctor says: {}", text.out))
+}
+
+fn unprivileged(_lab: &Lab) -> Result<()> {
+    let said = say_without("doctor", PERFMON_AND_ADMIN)?;
+    for name in ["CAP_PERFMON", "CAP_SYS_ADMIN"] {
+        claim(said.out.contains(name), || format!("doctor does not name {name}: {said:?}"))?;
+    }
+    let lost = said.out.lines().filter(|line| line.starts_with("lost")).count();
+    claim(lost > 1, || format!("doctor does not name what is lost: {}", said.out))?;
+    let mut controller = Controller::start_without("--mode observe", PERFMON_AND_ADMIN)?;
+    std::thread::sleep(Duration::from_secs(12));
+    claim(controller.is_up()?, || format!("it ended: {}", controller.log()))?;
+    let (status, _) = get("/metrics")?;
+    claim(status == 200, || format!("/metrics answers {status}"))?;
+    let log = controller.log();
+    claim(log.contains("without:"), || format!("its summary does not name what is lost: {log}"))
+}
