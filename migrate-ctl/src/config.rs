@@ -86,9 +86,10 @@ pub enum Pattern {
 }
 
 impl Filter {
+    /// Whether we may touch this process.
     pub fn allows(&self, pid: u32, comm: &str, cgroup: &str) -> bool {
-        let any = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(pid, comm, cgroup));
-        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+        let hit = |pattern: &Pattern| pattern.matches(pid, comm, cgroup);
+        !self.exclude.iter().any(hit) && (self.include.is_empty() || self.include.iter().any(hit))
     }
 }
 
@@ -98,60 +99,105 @@ impl Pattern {
             Self::Pid(wanted) => *wanted == pid,
             Self::Comm(wanted) => wanted == comm,
             Self::Cgroup(wanted) => {
-                let below = cgroup.strip_prefix(wanted.trim_end_matches('/'));
-                below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                let top = wanted.trim_end_matches('/');
+                cgroup
+                    .strip_prefix(top)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
         }
     }
 }
 
-/// Why a pattern was not understood.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is neither pid:NUMBER, comm:NAME nor cgroup:/PATH")]
-pub struct PatternError(String);
+/// Why a text names no process.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("`{0}` names no process; write pid:NUMBER, comm:NAME or cgroup:/PATH")]
+    Form(String),
+    #[error("`{0}` is no process number; write pid:NUMBER with a number from 1 on")]
+    Pid(String),
+    #[error("`{0}` is empty after the colon; write pid:NUMBER, comm:NAME or cgroup:/PATH")]
+    Empty(String),
+    #[error(
+        "`{0}` can match no process: the kernel keeps at most 15 bytes of a name; write the \
+         first 15, as in /proc/PID/comm"
+    )]
+    LongComm(String),
+    #[error("`{0}` is no path in the cgroup hierarchy; write it from its root: cgroup:/PATH")]
+    RelativeCgroup(String),
+}
+
+/// Bytes of a name without the closing zero (TASK_COMM_LEN is 16).
+const COMM_BYTES: usize = 15;
 
 impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let wrong = || PatternError(text.to_owned());
-        match text.split_once(':').ok_or_else(wrong)? {
-            ("pid", pid) => pid.parse().ok().map(Self::Pid).ok_or_else(wrong),
-            ("comm", comm) if !comm.is_empty() => Ok(Self::Comm(comm.to_owned())),
-            ("cgroup", path) if path.starts_with('/') => Ok(Self::Cgroup(path.to_owned())),
-            _ => Err(wrong()),
+        let whole = || text.to_owned();
+        let (kind, value) = text.split_once(':').ok_or_else(|| PatternError::Form(whole()))?;
+        match kind {
+            "pid" | "comm" | "cgroup" if value.is_empty() => Err(PatternError::Empty(whole())),
+            "pid" => match value.parse() {
+                Ok(pid) if pid > 0 => Ok(Self::Pid(pid)),
+                Ok(_) | Err(_) => Err(PatternError::Pid(whole())),
+            },
+            "comm" if value.len() > COMM_BYTES => Err(PatternError::LongComm(whole())),
+            "comm" => Ok(Self::Comm(value.to_owned())),
+            "cgroup" if !value.starts_with('/') => Err(PatternError::RelativeCgroup(whole())),
+            "cgroup" => Ok(Self::Cgroup(value.to_owned())),
+            _ => Err(PatternError::Form(whole())),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Filter, Pattern};
+    use super::{Filter, Pattern, PatternError};
+
+    #[test]
+    fn a_cgroup_covers_all_below_it_and_no_namesake() {
+        let filter = filter(&[], &["cgroup:/jobs/a"]);
+        assert!(!filter.allows(1, "x", "/jobs/a"));
+        assert!(!filter.allows(1, "x", "/jobs/a/b"));
+        assert!(filter.allows(1, "x", "/jobs/ab"));
+        assert!(filter.allows(1, "x", ""));
+    }
+
+    #[test]
+    fn the_root_cgroup_covers_everything_in_the_hierarchy() {
+        assert!(filter(&["cgroup:/"], &[]).allows(1, "x", "/jobs"));
+    }
 
     #[test]
     fn an_exclude_wins_over_an_include() {
-        let filter = Filter {
-            include: vec![Pattern::Comm("redis-server".to_owned())],
-            exclude: vec![Pattern::Pid(7)],
-        };
-        assert!(filter.allows(1, "redis-server", "/"));
+        let filter = filter(&["comm:redis-server"], &["pid:7"]);
+        assert!(filter.allows(8, "redis-server", "/"));
         assert!(!filter.allows(7, "redis-server", "/"));
-        assert!(!filter.allows(1, "postgres", "/"));
+        assert!(!filter.allows(8, "bash", "/"));
     }
 
     #[test]
-    fn a_cgroup_means_itself_and_all_below_it_but_not_its_namesakes() {
-        let filter =
-            Filter { exclude: vec![Pattern::Cgroup("/a/b".to_owned())], ..Filter::default() };
-        assert!(!filter.allows(1, "", "/a/b"));
-        assert!(!filter.allows(1, "", "/a/b/c"));
-        assert!(filter.allows(1, "", "/a/bc"));
+    fn bad_patterns_say_what_to_write_instead() {
+        for bad in [
+            "",
+            "7",
+            "pid:",
+            "pid:0",
+            "pid:-1",
+            "user:7",
+            "comm:",
+            "comm:longer-than-15-by",
+            "cgroup:jobs",
+        ] {
+            let error = bad.parse::<Pattern>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{bad}`")) && error.contains("write"), "{error}");
+        }
+        assert_eq!("pid:x".parse::<Pattern>(), Err(PatternError::Pid("pid:x".into())));
+        assert_eq!("comm:a:b".parse(), Ok(Pattern::Comm("a:b".into())));
     }
 
-    #[test]
-    fn a_pattern_that_is_none_says_what_would_be_one() {
-        let error = "pid:x".parse::<Pattern>().expect_err("not a number");
-        assert_eq!(error.to_string(), "`pid:x` is neither pid:NUMBER, comm:NAME nor cgroup:/PATH");
-        assert_eq!("cgroup:/x".parse(), Ok(Pattern::Cgroup("/x".to_owned())));
+    fn filter(include: &[&str], exclude: &[&str]) -> Filter {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        Filter { include: parse(include), exclude: parse(exclude) }
     }
 }

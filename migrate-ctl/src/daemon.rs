@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::instance::{self, InstanceError, LOCK_FILE};
 use crate::journal::{Fact, Journal};
 use crate::ledger::Ledger;
-use crate::model::{Decision, Input, Outcome, Tick, Verdict};
+use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, Tick, Verdict};
 use crate::mover::{MoveCounter, Mover};
 use crate::probes::{Probes, ProbesError};
 use crate::sampler::Sampler;
@@ -205,8 +205,9 @@ impl Controller {
         }
         for decision in decisions {
             self.ledger.record_decision(decision);
-            let domain = tick.domains.iter().find(|domain| domain.id == decision.extent.domain);
-            self.journal.decision(domain.map_or("", |domain| &domain.comm), decision);
+            if let Some(domain) = domain_of(tick, decision) {
+                self.journal.decision(decision, || policy::explain(domain, decision, &tick.nodes));
+            }
         }
     }
 
@@ -264,7 +265,7 @@ impl Controller {
         let (Some(sampler), Some((tick, decisions))) = (&self.sampler, &self.last) else { return };
         let snapshot = Snapshot {
             mode: if self.options.enforce { "enforce" } else { "observe" },
-            nodes: crate::model::NodeVec::from_fn(tick.nodes.len(), |node| tick.nodes[node].id),
+            nodes: NodeVec::from_fn(tick.nodes.len(), |node| tick.nodes[node].id),
             totals: sampler.totals().clone(),
             migrations: sampler.migrations().to_vec(),
             probes: self.hooks.clone(),
@@ -281,10 +282,7 @@ impl Controller {
         };
         let decided: Vec<_> = decisions
             .iter()
-            .filter_map(|decision| {
-                let same = |domain: &&crate::model::DomainObs| domain.id == decision.extent.domain;
-                tick.domains.iter().find(same).map(|domain| (domain, decision))
-            })
+            .filter_map(|decision| Some((domain_of(tick, decision)?, decision)))
             .collect();
         let missing: Vec<String> = self
             .hooks
@@ -316,4 +314,11 @@ impl Controller {
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();
         format!("stopped after {} ticks: {moves} moves, {pages} pages", self.cost.ticks)
     }
+}
+
+/// Both are in the order of their pids.
+fn domain_of<'a>(tick: &'a Tick, decision: &Decision) -> Option<&'a DomainObs> {
+    let wanted = decision.extent.domain;
+    let found = tick.domains.binary_search_by(|domain| domain.id.cmp(&wanted)).ok()?;
+    tick.domains.get(found)
 }

@@ -1,105 +1,141 @@
-//! What turns a move into a stay, each with its name.
+//! What may stand against a move, in a fixed order; the first that speaks is the reason.
 //!
-//! Asked in this order; the first that speaks is the reason:
-//! excluded, mempolicy, mempolicy_unknown, cpuset, moving, cool_down,
-//! too_large, no_room, rate_limit. The owner's wishes come first, then what is
-//! under way, then what time may change. Pure.
+//! A guard only turns a move into a stay. It never picks another node, and it
+//! never changes the forecast. `config.guards_off` switches one off by the name
+//! of its reason.
 
 use crate::config::Config;
-use crate::model::{Mempolicy, Nanos, NodeObs, NodeVec, Order, Pages, Reason};
+use crate::model::{ExtentId, Mempolicy, Node, NodeVec, Pages, Reason};
 use crate::table::{Row, Table};
 
-/// A move that would be made.
-pub(crate) struct Case<'a> {
+/// A move that the policy would like.
+pub(crate) struct Wish<'a> {
+    pub(crate) id: ExtentId,
     pub(crate) row: &'a Row,
-    pub(crate) order: &'a Order,
-    pub(crate) now: Nanos,
+    /// None only where the placement is unknown.
+    pub(crate) to: Option<Node>,
+    pub(crate) pages: Pages,
 }
 
-/// What this tick's moves may still use, all together.
-pub(crate) struct Left {
-    pages: Pages,
-    room: NodeVec<Pages>,
+/// What moves decided in the same tick share.
+pub(crate) struct Budget {
+    tokens: f64,
+    /// Pages that still fit on each node.
+    room: NodeVec<f64>,
 }
 
-impl Left {
+type Guard = fn(&Wish<'_>, &Table, &Config, &Budget) -> bool;
+
+/// Who may not be touched at all comes first, then where to, then when, then how much:
+/// what the user can change least comes before what passes by itself.
+const GUARDS: [(Reason, Guard); 10] = [
+    (Reason::Excluded, excluded),
+    (Reason::NoPlacement, no_placement),
+    (Reason::Mempolicy, mempolicy),
+    (Reason::MempolicyUnknown, mempolicy_unknown),
+    (Reason::Cpuset, cpuset),
+    (Reason::Moving, moving),
+    (Reason::CoolDown, cool_down),
+    (Reason::TooLarge, too_large),
+    (Reason::NoRoom, no_room),
+    (Reason::RateLimit, rate_limit),
+];
+
+/// The first guard against a move now.
+pub(crate) fn against(
+    wish: &Wish<'_>,
+    table: &Table,
+    config: &Config,
+    budget: &Budget,
+) -> Option<Reason> {
+    let speaks = |(reason, guard): &&(Reason, Guard)| {
+        on(config, *reason) && guard(wish, table, config, budget)
+    };
+    GUARDS.iter().find(speaks).map(|(reason, _)| *reason)
+}
+
+/// The first guard that will not give way by waiting, so that users see it before a move is due.
+pub(crate) fn for_good(
+    wish: &Wish<'_>,
+    table: &Table,
+    config: &Config,
+    budget: &Budget,
+) -> Option<Reason> {
+    let lasting = |(reason, guard): &&(Reason, Guard)| {
+        lasts(*reason) && on(config, *reason) && guard(wish, table, config, budget)
+    };
+    GUARDS.iter().find(lasting).map(|(reason, _)| *reason)
+}
+
+pub(crate) fn on(config: &Config, reason: Reason) -> bool {
+    !config.guards_off.iter().any(|name| name == reason.name())
+}
+
+/// Whether the owner's or user's word stands against it, which no waiting changes.
+pub(crate) fn lasts(reason: Reason) -> bool {
+    matches!(reason, Reason::Excluded | Reason::NoPlacement | Reason::Mempolicy | Reason::Cpuset)
+}
+
+impl Budget {
     pub(crate) fn of(table: &Table, config: &Config) -> Self {
-        let nodes = table.nodes();
-        let room = NodeVec::from_fn(nodes.len(), |node| room(&nodes[node], config.policy.reserve));
-        Self { pages: table.tokens(), room }
+        let kept = config.policy.reserve as f64;
+        let room = NodeVec::from_fn(table.nodes.len(), |n| {
+            let node = &table.nodes[n];
+            // Half of the inactive file pages: dropping clean cache is cheap, but not all of
+            // it is clean.
+            let cache = node.inactive_file as f64 / 2.0;
+            node.free as f64 + cache - node.high_watermark as f64 - kept - table.arriving(n) as f64
+        });
+        Self { tokens: table.tokens(), room }
     }
 
-    pub(crate) fn take(&mut self, order: &Order) {
-        self.pages = self.pages.saturating_sub(order.pages);
-        self.room[order.to] = self.room[order.to].saturating_sub(order.pages);
+    pub(crate) fn spend(&mut self, to: Node, pages: Pages) {
+        self.tokens -= pages as f64;
+        self.room[to] -= pages as f64;
     }
 }
 
-/// Pages that a node can take: free above the high watermark and our reserve, and half of the
-/// page cache that nobody used lately, which the kernel gives up without swapping.
-fn room(node: &NodeObs, reserve: Pages) -> Pages {
-    let kept = node.high_watermark.saturating_add(reserve);
-    node.free.saturating_add(node.inactive_file / 2).saturating_sub(kept)
+fn excluded(wish: &Wish<'_>, _: &Table, config: &Config, _: &Budget) -> bool {
+    !config.filter.allows(wish.id.domain.pid, &wish.row.comm, &wish.row.cgroup)
 }
 
-/// The first guard that speaks against a move that is due.
-pub(crate) fn first(case: &Case<'_>, left: &Left, config: &Config) -> Option<Reason> {
-    forbidden(case, config)
-        .or_else(|| on(mempolicy_unknown(case), config))
-        .or_else(|| on(moving(case), config))
-        .or_else(|| on(cool_down(case), config))
-        .or_else(|| on(too_large(case, config), config))
-        .or_else(|| on(no_room(case, left), config))
-        .or_else(|| on(rate_limit(case, left), config))
+fn no_placement(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    !wish.row.placed
 }
 
-/// What no waiting will change.
-pub(crate) fn forbidden(case: &Case<'_>, config: &Config) -> Option<Reason> {
-    excluded(case.row, config)
-        .or_else(|| on(mempolicy(case), config))
-        .or_else(|| on(cpuset(case), config))
+fn mempolicy(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.mempolicy(table.now, table.dt()) == Mempolicy::Explicit
 }
 
-/// A guard that the user switched off does not speak.
-fn on(reason: Option<Reason>, config: &Config) -> Option<Reason> {
-    reason.filter(|reason| !config.guards_off.iter().any(|off| off == reason.name()))
+fn mempolicy_unknown(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.mempolicy(table.now, table.dt()) == Mempolicy::Unknown
 }
 
-pub(crate) fn excluded(row: &Row, config: &Config) -> Option<Reason> {
-    let allowed = config.filter.allows(row.obs.id.domain.pid, &row.comm, &row.cgroup);
-    on((!allowed).then_some(Reason::Excluded), config)
+fn cpuset(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    wish.to.is_some_and(|to| wish.row.allowed.get(to) != Some(&true))
 }
 
-fn mempolicy(case: &Case<'_>) -> Option<Reason> {
-    (case.row.obs.mempolicy == Mempolicy::Explicit).then_some(Reason::Mempolicy)
+/// Also while the effect of the last move is not seen yet: the placement that we know may be
+/// the one before it.
+fn moving(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.busy()
 }
 
-fn mempolicy_unknown(case: &Case<'_>) -> Option<Reason> {
-    (case.row.obs.mempolicy == Mempolicy::Unknown).then_some(Reason::MempolicyUnknown)
+fn cool_down(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.cooling(table.now) > 0.0
 }
 
-fn cpuset(case: &Case<'_>) -> Option<Reason> {
-    let allowed = case.row.obs.allowed.get(case.order.to).copied().unwrap_or(false);
-    (!allowed).then_some(Reason::Cpuset)
+fn too_large(wish: &Wish<'_>, _: &Table, config: &Config, _: &Budget) -> bool {
+    wish.pages > config.policy.largest_move
 }
 
-fn moving(case: &Case<'_>) -> Option<Reason> {
-    case.row.moving.then_some(Reason::Moving)
+fn no_room(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
+    wish.to.and_then(|to| budget.room.get(to)).is_none_or(|&room| room < wish.pages as f64)
 }
 
-/// Also while the last move waits for its verdict: nobody knows yet whether it helped.
-fn cool_down(case: &Case<'_>) -> Option<Reason> {
-    (case.row.is_on_trial() || case.now < case.row.cool_until).then_some(Reason::CoolDown)
+fn rate_limit(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
+    budget.tokens < wish.pages as f64
 }
 
-fn too_large(case: &Case<'_>, config: &Config) -> Option<Reason> {
-    (case.order.pages > config.policy.largest_move).then_some(Reason::TooLarge)
-}
-
-fn no_room(case: &Case<'_>, left: &Left) -> Option<Reason> {
-    (case.order.pages > left.room[case.order.to]).then_some(Reason::NoRoom)
-}
-
-fn rate_limit(case: &Case<'_>, left: &Left) -> Option<Reason> {
-    (case.order.pages > left.pages).then_some(Reason::RateLimit)
-}
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,8 @@ use crate::model::{Decision, Outcome, Reason};
 #[serde(rename_all = "snake_case")]
 pub enum Fact<'a> {
     Decision {
-        comm: &'a str,
+        /// In plain words.
+        why: &'a str,
         #[serde(flatten)]
         decision: &'a Decision,
     },
@@ -43,9 +44,9 @@ impl Journal {
     }
 
     /// Settled processes are left out: they would be nearly all of the file and say nothing.
-    pub fn decision(&mut self, comm: &str, decision: &Decision) {
-        if decision.reason != Reason::Settled {
-            self.record(&Fact::Decision { comm, decision });
+    pub fn decision(&mut self, decision: &Decision, why: impl FnOnce() -> String) {
+        if self.file.is_some() && decision.reason != Reason::Settled {
+            self.record(&Fact::Decision { why: &why(), decision });
         }
     }
 

@@ -29,52 +29,102 @@ pub struct PairTotals {
 impl Ledger {
     pub fn record_decision(&mut self, decision: &Decision) {
         let moves = matches!(decision.verdict, Verdict::Move(_));
-        *self.decisions.entry((moves, decision.reason)).or_default() += 1;
+        add(self.decisions.entry((moves, decision.reason)).or_default(), 1);
     }
 
     pub fn record_outcome(&mut self, outcome: &Outcome) {
-        *self.ended.entry(outcome.end).or_default() += 1;
+        add(self.ended.entry(outcome.end).or_default(), 1);
         for leg in &outcome.legs {
             let pair = self.pairs.entry((leg.from, outcome.to)).or_default();
-            pair.calls += 1;
-            pair.moved += leg.moved;
-            pair.failed += leg.failed;
-            pair.seconds += leg.duration as f64 * 1e-9;
+            add(&mut pair.calls, 1);
+            add(&mut pair.moved, leg.moved);
+            add(&mut pair.failed, leg.failed);
+            pair.seconds += leg.duration as f64 / 1e9;
         }
     }
 
+    /// What the check after a move found.
     pub fn record_score(&mut self, helped: bool) {
-        if helped {
-            self.helped += 1;
-        } else {
-            self.not_helped += 1;
-        }
+        add(if helped { &mut self.helped } else { &mut self.not_helped }, 1);
     }
+}
+
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Ledger;
-    use crate::model::{End, Leg, Node, Outcome, PidRef};
+    use super::{Ledger, PairTotals};
+    use crate::model::{
+        Class, Decision, End, ExtentId, Forecast, Leg, Node, NodeVec, Order, Outcome, PidRef,
+        Reason, Verdict,
+    };
+
+    const WHO: PidRef = PidRef { pid: 7, start: 1 };
 
     #[test]
-    fn a_move_from_two_nodes_counts_for_both_pairs_and_once_as_a_move() {
-        let leg = |from, moved| Leg { from: Node(from), moved, failed: 1, duration: 500_000_000 };
+    fn a_move_from_two_nodes_counts_once_and_for_each_pair() {
+        let mut ledger = Ledger::default();
+        let leg =
+            |from, moved, failed| Leg { from: Node(from), moved, failed, duration: 500_000_000 };
         let outcome = Outcome {
             seq: 1,
-            target: PidRef { pid: 1, start: 1 },
-            to: Node(1),
+            target: WHO,
+            to: Node(2),
             asked: 30,
-            legs: vec![leg(0, 10), leg(2, 20)],
-            left: Vec::new(),
+            legs: vec![leg(0, 10, 1), leg(1, 20, 0)],
+            left: vec![],
             end: End::Done,
             duration: 1_000_000_000,
         };
-        let mut ledger = Ledger::default();
         ledger.record_outcome(&outcome);
-        assert_eq!(ledger.ended[&End::Done], 1);
-        let pair = ledger.pairs[&(Node(2), Node(1))];
-        assert_eq!((pair.calls, pair.moved, pair.failed, pair.seconds), (1, 20, 1, 0.5));
-        assert_eq!(ledger.pairs.len(), 2);
+        ledger.record_outcome(&Outcome { legs: vec![leg(0, 5, 0)], ..outcome });
+        let pair = |calls, moved, failed, seconds| PairTotals { calls, moved, failed, seconds };
+        assert_eq!(ledger.ended[&End::Done], 2);
+        assert_eq!(ledger.pairs[&(Node(0), Node(2))], pair(2, 15, 1, 1.0));
+        assert_eq!(ledger.pairs[&(Node(1), Node(2))], pair(1, 20, 0, 0.5));
+    }
+
+    #[test]
+    fn an_end_without_calls_counts_no_pair() {
+        let mut ledger = Ledger::default();
+        let (legs, left) = (vec![], vec![]);
+        let (seq, to, asked, end, duration) = (1, Node(1), 9, End::Vanished, 0);
+        ledger.record_outcome(&Outcome { seq, target: WHO, to, asked, legs, left, end, duration });
+        assert_eq!((ledger.ended[&End::Vanished], ledger.pairs.len()), (1, 0));
+    }
+
+    #[test]
+    fn decisions_count_by_verdict_and_reason() {
+        let mut ledger = Ledger::default();
+        let order = Order { seq: 1, target: WHO, from: NodeVec::default(), to: Node(1), pages: 9 };
+        ledger.record_decision(&decision(Verdict::Move(order), Reason::Pays));
+        ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
+        ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
+        assert_eq!(ledger.decisions[&(true, Reason::Pays)], 1);
+        assert_eq!(ledger.decisions[&(false, Reason::NoRoom)], 2);
+    }
+
+    #[test]
+    fn scores_count_apart() {
+        let mut ledger = Ledger::default();
+        ledger.record_score(true);
+        ledger.record_score(false);
+        ledger.record_score(false);
+        assert_eq!((ledger.helped, ledger.not_helped), (1, 2));
+    }
+
+    fn decision(verdict: Verdict, reason: Reason) -> Decision {
+        let forecast = Forecast {
+            best: None,
+            remote_share: 0.0,
+            loss_rate: 0.0,
+            lost: 0.0,
+            price: 0.0,
+            move_in: None,
+        };
+        let extent = ExtentId { domain: WHO, class: Class::PrivateAnonymous };
+        Decision { seq: 1, now: 0, extent, verdict, reason, forecast }
     }
 }

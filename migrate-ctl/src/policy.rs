@@ -1,200 +1,255 @@
-//! When should memory follow its CPU? The work function and the verdict.
+//! When memory should follow its CPU: one decision for each extent that ran in this tick.
 //!
-//! Pure: values in, values out. The model, the algorithm and its bound are in
-//! `docs/policy.md`. State lives in `table`, what forbids a move in `guards`.
+//! Owns the choice of the place and its explanation. The bounds on what we pay
+//! are the work function's (`work`); `guards` may only say no. Pure: the same
+//! table and settings give the same decisions.
 
-use crate::config::{Config, PolicyConfig};
-use crate::guards::{self, Case, Left};
+pub(crate) mod cost;
+pub(crate) mod work;
+pub(crate) mod rates;
+
+use crate::config::Config;
+use crate::guards::{self, Budget, Wish};
 use crate::model::{
-    Decision, Est, Forecast, Mempolicy, Nanos, Node, NodeObs, NodeVec, Order, Pages, Reason,
-    Verdict, each_node,
+    Decision, DomainObs, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason, Verdict,
+    each_node,
 };
-use crate::table::{Row, Table};
+use crate::procfs::printable;
+use crate::table::{Row, Table, secs};
 
-mod work;
-mod words;
+/// A gain below this, in seconds a second, is none: it would pay for 100 pages in a quarter
+/// of a minute at best, and no estimate of ours is that good.
+const WORTHWHILE: f64 = 1e-4;
 
-pub use words::explain;
-pub(crate) use work::Work;
-
-/// A gain below this, in seconds per second, is noise of the samples.
-const NOISE: f64 = 1e-4;
-
-/// One decision for each extent that was active in the last tick, in the order of the rows.
+/// Decides about everything that ran in the last tick, by extent.
 pub fn decide(table: &Table, config: &Config) -> Vec<Decision> {
-    let mut left = Left::of(table, config);
-    table
-        .active()
-        .zip(table.next_seq()..)
-        .map(|(row, seq)| {
-            let forecast = forecast(row, table.nodes(), &config.policy);
-            let (verdict, reason) = verdict(seq, row, &forecast, table, config, &mut left);
-            let forecast = if waits_for_time(reason) {
-                forecast
-            } else {
-                Forecast { move_in: None, ..forecast }
-            };
-            Decision { seq, now: table.now(), extent: row.obs.id, verdict, reason, forecast }
-        })
-        .collect()
+    let mut budget = Budget::of(table, config);
+    let numbered = (table.seq..).zip(table.active());
+    numbered.map(|(seq, (id, row))| decide_one(seq, *id, row, table, config, &mut budget)).collect()
 }
 
-/// Whether it would move by and by if things stay as they are.
-fn waits_for_time(reason: Reason) -> bool {
-    let forever = [Reason::Excluded, Reason::Mempolicy, Reason::Cpuset, Reason::TooLarge];
-    !forever.contains(&reason)
-}
-
-fn verdict(
+fn decide_one(
     seq: u64,
+    id: ExtentId,
     row: &Row,
-    forecast: &Forecast,
     table: &Table,
     config: &Config,
-    left: &mut Left,
-) -> (Verdict, Reason) {
-    if row.shares.is_empty() {
-        let unsure = guards::excluded(row, config).unwrap_or(Reason::NoPlacement);
-        return (Verdict::Stay, unsure);
+    budget: &mut Budget,
+) -> Decision {
+    let due = due(row, config);
+    let best = due
+        .or_else(|| soonest(table, row, config).map(|(node, _)| node))
+        .or_else(|| forbidden(table, row, config));
+    let pages = best.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
+    let wish = Wish { id, row, to: best, pages };
+    let mut move_in = move_in(table, row, config);
+    let (verdict, reason) = if let (Some(to), true) = (due, row.placed) {
+        match guards::against(&wish, table, config, budget) {
+            Some(reason) => (Verdict::Stay, reason),
+            None => {
+                budget.spend(to, pages);
+                (Verdict::Move(order(seq, id, row, to, pages)), Reason::Pays)
+            }
+        }
+    } else if best.is_some() || !row.placed {
+        let lasting = guards::for_good(&wish, table, config, budget);
+        (
+            Verdict::Stay,
+            lasting.unwrap_or(if row.placed { Reason::NotYet } else { Reason::NoPlacement }),
+        )
+    } else {
+        (Verdict::Stay, Reason::Settled)
+    };
+    if guards::lasts(reason) {
+        move_in = None;
+    } else if reason == Reason::CoolDown {
+        move_in = move_in.map(|wait| wait.max(row.cooling(table.now)));
     }
-    let due = destination(row, table.nodes(), &config.policy);
-    let Some(to) = due.or(forecast.best) else { return (Verdict::Stay, Reason::Settled) };
-    let order = order(seq, row, to);
-    let case = Case { row, order: &order, now: table.now() };
-    if due.is_none() {
-        // Nothing is due, but who waits in vain should read why.
-        let forbidden = guards::forbidden(&case, config);
-        return (Verdict::Stay, forbidden.unwrap_or(Reason::NotYet));
+    Decision {
+        seq,
+        now: table.now,
+        extent: id,
+        verdict,
+        reason,
+        forecast: forecast(row, best, move_in),
     }
-    if let Some(reason) = guards::first(&case, left, config) {
-        return (Verdict::Stay, reason);
-    }
-    left.take(&order);
-    (Verdict::Move(order), Reason::Pays)
 }
 
-/// Where the work function says to go now; none: stay.
-fn destination(row: &Row, nodes: &NodeVec<NodeObs>, config: &PolicyConfig) -> Option<Node> {
-    let mut best = (row.work.placed, None);
-    for to in destinations(nodes) {
-        let cost = row.work.at(to) + config.gamma * row.price[to];
-        // A tie is Stay, and NaN is never less.
-        if cost < best.0 {
-            best = (cost, Some(to));
+/// Where the work function goes now.
+fn due(row: &Row, config: &Config) -> Option<Node> {
+    if !row.placed {
+        return None;
+    }
+    let node = row.work.choice(&row.costs, gamma(config))?;
+    u16::try_from(node).ok().map(Node)
+}
+
+/// Seconds until the work function goes somewhere, if things stay as they are.
+pub(crate) fn move_in(table: &Table, row: &Row, config: &Config) -> Option<f64> {
+    if due(row, config).is_some() {
+        return Some(0.0);
+    }
+    soonest(table, row, config).map(|(_, wait)| wait)
+}
+
+/// The node that the memory would go to first, and when. Work grows by what each state loses,
+/// so the gap to a node closes at the difference of the two rates.
+fn soonest(table: &Table, row: &Row, config: &Config) -> Option<(Node, f64)> {
+    let mut first: Option<(Node, f64)> = None;
+    for (node, obs) in table.nodes.iter() {
+        let gain = gain(row, node);
+        if !is_open(row, node, obs, config) || gain <= WORTHWHILE {
+            continue;
+        }
+        let gap = row.work.gap(&row.costs, gamma(config), usize::from(node.0));
+        let wait = in_ticks(gap / gain, table);
+        if first.is_none_or(|(_, soonest)| wait < soonest) {
+            first = Some((node, wait));
         }
     }
-    best.1
+    first
 }
 
-/// Memory goes only where memory and CPUs are.
-pub(crate) fn destinations(nodes: &NodeVec<NodeObs>) -> impl Iterator<Item = Node> {
-    nodes.iter().filter(|(_, node)| node.has_memory && node.has_cpus).map(|(node, _)| node)
+/// The end of the tick in which so many seconds have passed: only then is anything decided.
+fn in_ticks(wait: f64, table: &Table) -> f64 {
+    let tick = secs(table.dt());
+    if tick > 0.0 { ((wait.max(0.0) / tick).floor() + 1.0) * tick } else { wait.max(0.0) }
 }
 
-fn order(seq: u64, row: &Row, to: Node) -> Order {
-    let from = NodeVec::from_fn(row.shares.len(), |node| {
-        node != to && row.obs.pages.get(node).is_some_and(|pages| pages.mid >= 0.5)
+/// The node that would gain most, were it not for the cpuset.
+fn forbidden(table: &Table, row: &Row, config: &Config) -> Option<Node> {
+    let closed = each_node(table.nodes.len()).filter(|&node| {
+        let obs = &table.nodes[node];
+        obs.has_cpus && obs.has_memory && !is_open(row, node, obs, config)
     });
-    Order { seq, target: row.obs.id.domain, from, to, pages: pages_elsewhere(&row.obs.pages, to) }
+    closed
+        .filter(|&node| gain(row, node) > WORTHWHILE)
+        .max_by(|&a, &b| gain(row, a).total_cmp(&gain(row, b)))
 }
 
-/// The numbers that go with every verdict.
-fn forecast(row: &Row, nodes: &NodeVec<NodeObs>, config: &PolicyConfig) -> Forecast {
-    let gain = |node: Node| row.rate_placed - row.rates[node];
-    let best = (!row.shares.is_empty())
-        .then(|| destinations(nodes).max_by(|&a, &b| gain(a).total_cmp(&gain(b)).then(b.cmp(&a))))
-        .flatten()
-        .filter(|&node| gain(node) > NOISE);
-    let move_in = destinations(nodes)
-        .filter(|&node| !row.shares.is_empty() && gain(node) > NOISE)
-        .map(|node| {
-            let gap = row.work.at(node) + config.gamma * row.price[node] - row.work.placed;
-            gap.max(0.0) / gain(node)
-        })
-        .min_by(f64::total_cmp);
+/// Whether memory of this extent may go there at all.
+pub(crate) fn is_open(row: &Row, node: Node, obs: &NodeObs, config: &Config) -> bool {
+    let allowed = row.allowed.get(node) == Some(&true) || !guards::on(config, Reason::Cpuset);
+    obs.has_cpus && obs.has_memory && allowed
+}
+
+/// Seconds that the application would lose less per second with its memory there.
+fn gain(row: &Row, node: Node) -> f64 {
+    match (row.rates.rate(usize::from(node.0)), row.rates.rate_as_placed()) {
+        (Some(there), Some(here)) if row.placed => here - there,
+        _ => 0.0,
+    }
+}
+
+fn gamma(config: &Config) -> f64 {
+    let gamma = config.policy.gamma;
+    if gamma.is_nan() { 1.0 } else { gamma.clamp(0.0, 1.0) }
+}
+
+fn order(seq: u64, id: ExtentId, row: &Row, to: Node, pages: Pages) -> Order {
+    let nodes = row.costs.pages.len();
+    let from = NodeVec::from_fn(nodes, |n| n != to && row.costs.pages[usize::from(n.0)] > 0.0);
+    Order { seq, target: id.domain, from, to, pages }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
+fn forecast(row: &Row, best: Option<Node>, move_in: Option<f64>) -> Forecast {
+    let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
     Forecast {
         best,
-        remote_share: narrow(row.remote_share),
-        loss_rate: narrow(best.map_or(0.0, gain)),
-        lost: row.lost,
-        price: narrow(best.map_or(0.0, |node| row.price[node])),
-        move_in: move_in.map(narrow),
+        remote_share: row.costs.remote_share as f32,
+        loss_rate: row.rates.rate_as_placed().map_or(0.0, |rate| rate as f32),
+        lost: row.rates.lost,
+        price: price as f32,
+        move_in: move_in.map(|wait| wait as f32),
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounds; what people read needs no more")]
-fn narrow(value: f64) -> f32 {
-    value as f32
+/// One or two plain sentences on a decision.
+pub fn explain(domain: &DomainObs, decision: &Decision, nodes: &NodeVec<NodeObs>) -> String {
+    let forecast = &decision.forecast;
+    let who = format!("{} ({})", printable(&domain.comm), domain.id.pid);
+    let Some(best) = forecast.best else {
+        return if decision.reason == Reason::NoPlacement {
+            format!(
+                "{who}: where its memory is could not be sampled; it is left alone until that works."
+            )
+        } else if decision.reason == Reason::Excluded {
+            format!("{who}: the user excluded it.")
+        } else {
+            format!(
+                "{who}: {:.0} % of its CPU time x placement crosses nodes, and no node would be better.",
+                forecast.remote_share * 100.0
+            )
+        };
+    };
+    let pages = pages_off(domain, decision.extent, best);
+    let to =
+        nodes.get(best).map_or_else(|| format!("position {}", best.0), |node| node.id.to_string());
+    format!(
+        "{who}: {:.0} % of its CPU time x placement crosses nodes, which loses {:.3} s a second and \
+         has lost {:.2} s. Moving {pages} pages to node {to} would cost {:.2} s; {}.",
+        forecast.remote_share * 100.0,
+        forecast.loss_rate,
+        forecast.lost,
+        forecast.price,
+        outlook(decision)
+    )
 }
 
-/// Seconds that one tick costs with all memory on each node, and as it is placed.
-///
-/// Σ over CPU nodes n of c(n) ÷ (1 + b(ρ(n,m) − 1)) × b × (ρ(n,s) − 1): the CPU time seen is
-/// already stretched by the remote memory m, so it is shrunk to local work first. b and ρ are
-/// taken at their low ends.
-pub(crate) fn penalties(
-    cpu: &NodeVec<Nanos>,
-    shares: &NodeVec<f64>,
-    nodes: &NodeVec<NodeObs>,
-    boundness: Est,
-    into: &mut NodeVec<f64>,
-) -> f64 {
-    let b = known(boundness.low).clamp(0.0, 1.0);
-    let mut placed = 0.0;
-    into.values_mut().for_each(|penalty| *penalty = 0.0);
-    for (n, &nanos) in cpu.iter() {
-        let Some(node) = nodes.get(n).filter(|_| nanos > 0) else { continue };
-        let rho = |to: Node| node.latency.get(to).map_or(1.0, |ratio| known(ratio.low).max(1.0));
-        let mixed: f64 = shares.iter().map(|(m, share)| share * rho(m)).sum();
-        let mixed = mixed.max(1.0);
-        let local_work = nanos as f64 * 1e-9 / (1.0 + b * (mixed - 1.0));
-        placed += local_work * b * (mixed - 1.0);
-        for s in each_node(into.len()) {
-            into[s] += local_work * b * (rho(s) - 1.0);
+/// What happens next, or what would have to change.
+fn outlook(decision: &Decision) -> String {
+    let wait = decision.forecast.move_in;
+    match decision.reason {
+        Reason::Pays => "staying has lost enough: it moves now".to_owned(),
+        Reason::Settled => "that gains too little".to_owned(),
+        Reason::NotYet => match wait {
+            Some(wait) => format!("it moves in {wait:.0} s if things stay as they are"),
+            None => "it stays unless staying begins to lose more".to_owned(),
+        },
+        Reason::NoPlacement => "but where its memory is could not be sampled".to_owned(),
+        Reason::Mempolicy => {
+            "but its owner set a memory policy, so the placement is deliberate (mempolicy)".to_owned()
         }
+        Reason::MempolicyUnknown => {
+            "but whether its owner set a memory policy is not known yet; it is read next (mempolicy_unknown)".to_owned()
+        }
+        Reason::Cpuset => "but its cpuset.mems forbids that node (cpuset)".to_owned(),
+        Reason::NoRoom => {
+            "but the node is too full above its high watermark; free memory there (no_room)".to_owned()
+        }
+        Reason::RateLimit => "but the budget of pages is spent; it waits for more (rate_limit)".to_owned(),
+        Reason::TooLarge => {
+            "but that is more than one direct move may hold up; a larger largest_move would allow it (too_large)"
+                .to_owned()
+        }
+        Reason::CoolDown => format!(
+            "but its last move failed or did not help; it is tried again in {:.0} s (cool_down)",
+            wait.unwrap_or(0.0)
+        ),
+        Reason::Excluded => "but the user excluded it (excluded)".to_owned(),
+        Reason::Moving => "but a move of it is under way or just being checked (moving)".to_owned(),
     }
-    placed
 }
 
-/// Seconds that the application loses when all its pages that are not on `to` go there.
-pub(crate) fn price(pages: &NodeVec<Est>, to: Node, config: &PolicyConfig) -> f64 {
-    match pages_elsewhere(pages, to) {
-        0 => 0.0,
-        pages => pages as f64 * known(config.price_per_page.mid) + config.price_per_move,
-    }
-}
-
-/// Seconds for all pages: from one node to another.
-pub(crate) fn full_price(pages: &NodeVec<Est>, config: &PolicyConfig) -> f64 {
-    let all: f64 = pages.values().map(|pages| known(pages.mid)).sum();
-    all * known(config.price_per_page.mid) + config.price_per_move
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative; a float too large for u64 saturates"
-)]
-fn pages_elsewhere(pages: &NodeVec<Est>, to: Node) -> Pages {
-    let elsewhere = pages.iter().filter(|&(node, _)| node != to);
-    elsewhere.map(|(_, pages)| known(pages.mid)).sum::<f64>().round() as Pages
-}
-
-/// What is not a number, or negative, counts as nothing.
-pub(crate) fn known(value: f32) -> f64 {
-    if value.is_finite() { f64::from(value.max(0.0)) } else { 0.0 }
-}
-
-/// Processes whose mempolicy must be known by the next tick: those close to a move. Reading it
-/// walks the whole page table, so it is read for nobody else.
-pub(crate) fn wants_mempolicy(row: &Row, table: &Table, config: &Config) -> bool {
-    let soon = table.dt_seconds() * 2.5;
-    row.obs.mempolicy != Mempolicy::Explicit
-        && guards::excluded(row, config).is_none()
-        && forecast(row, table.nodes(), &config.policy)
-            .move_in
-            .is_some_and(|seconds| f64::from(seconds) <= soon)
+fn pages_off(domain: &DomainObs, extent: ExtentId, node: Node) -> Pages {
+    let Some(extent) = domain.extents.iter().find(|obs| obs.id == extent) else { return 0 };
+    let off =
+        extent.pages.iter().filter(|(n, _)| *n != node).map(|(_, est)| f64::from(est.mid).max(0.0));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float cast saturates, and no number becomes 0"
+    )]
+    let pages = off.sum::<f64>().round() as Pages;
+    pages
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
+pub(crate) mod scene;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod yardstick;

@@ -1,338 +1,267 @@
-//! The task table: all state of the decision. [`absorb`] is the only way in.
+//! The task table: everything that the policy remembers between ticks.
 //!
-//! Pure: folding the same inputs gives the same table.
+//! Owns the rows, the byte budget and the checks of past moves. Changes only
+//! by [`absorb`]; decides nothing. No clock: time comes with the inputs.
+
+mod check;
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, PolicyConfig};
+use crate::config::Config;
 use crate::model::{
-    DomainObs, End, ExtentId, ExtentObs, Input, Nanos, NodeObs, NodeVec, Order, Outcome, Pages,
-    PidRef, Tick, each_node,
+    DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs, NodeVec,
+    Order, Outcome, Pages, PidRef, Tick,
 };
-use crate::policy::{self, Work, known};
+use crate::policy;
+use crate::policy::cost::Costs;
+use crate::policy::rates::Rates;
+use crate::policy::work::Work;
+use check::Check;
 
-/// Half the sum of differences of two share vectors from which on they are different places.
-const PLACEMENT_CHANGED: f64 = 0.05;
-/// The same for where a process runs: it was moved, it did not just jitter.
-const CPUS_CHANGED: f64 = 0.25;
-/// Rates are means over so many seconds, or since the last change.
-const RATE_SECONDS: f64 = 8.0;
-/// Ticks with CPU time after which a move is judged.
-const CHECK_TICKS: u32 = 3;
-/// The longest cool-down: a day.
-const LONGEST_COOL_DOWN: f64 = 86_400.0;
+/// A memory policy that was read so long ago, in seconds, no longer counts.
+const MEMPOLICY_FRESH: f64 = 5.0;
+/// A move this near, in seconds, is worth walking the page table for the memory policy.
+const MEMPOLICY_NEAR: f64 = 5.0;
+/// Cool-downs double at most so often.
+const DOUBLINGS: u32 = 16;
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
-    rows: BTreeMap<ExtentId, Row>,
-    nodes: NodeVec<NodeObs>,
-    now: Nanos,
+    pub(crate) rows: BTreeMap<ExtentId, Row>,
+    /// As seen in the last tick.
+    pub(crate) nodes: NodeVec<NodeObs>,
+    pub(crate) now: Nanos,
     dt: Nanos,
-    tick: u64,
-    /// Decisions of all earlier ticks.
-    seq: u64,
-    /// Pages that may be moved now; none before the first tick.
+    /// Pages that may still be moved now; none before the first tick.
     tokens: Option<f64>,
+    /// Number of the first decision of this tick.
+    pub(crate) seq: u64,
+    /// Counts ticks.
+    pub(crate) round: u64,
     scores: Vec<Score>,
 }
 
-/// One extent.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    pub(crate) obs: ExtentObs,
-    pub(crate) comm: String,
-    pub(crate) cgroup: String,
-    /// Share of the pages by node; empty while nothing is known.
-    pub(crate) shares: NodeVec<f64>,
-    pub(crate) work: Work,
-    /// Seconds to move all that is not on the node there.
-    pub(crate) price: NodeVec<f64>,
-    /// Seconds lost per second with all memory on the node, and as placed.
-    pub(crate) rates: NodeVec<f64>,
-    pub(crate) rate_placed: f64,
-    /// Of the last tick, 0 to 1.
-    pub(crate) remote_share: f64,
-    /// Seconds lost since the placement last changed, against the best node of each tick.
-    pub(crate) lost: f64,
-    pub(crate) moving: bool,
-    pub(crate) cool_until: Nanos,
-    /// Share of CPU time by node in the present regime.
-    cpu_shares: NodeVec<f64>,
-    /// Seconds of the present regime.
-    regime: f64,
-    penalties: NodeVec<f64>,
-    cool_down: f64,
-    check: Option<Check>,
-    seen: u64,
-}
-
-/// A move that waits for its verdict.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Check {
-    seq: u64,
-    before: f64,
-    after: f64,
-    ticks: u32,
-}
-
-/// What a move did to the remote share.
+/// What became of the remote share after a move.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
+    /// The order's.
     pub seq: u64,
-    pub before: f64,
-    pub after: f64,
-    /// At most half of the remote share is left.
+    /// It fell by at least half.
     pub helped: bool,
+    /// Remote share when the move was ordered, 0 to 1.
+    pub before: f64,
+    /// The same once it was done.
+    pub after: f64,
 }
 
-/// Takes in what was seen, ordered or done.
+/// One extent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) comm: String,
+    pub(crate) cgroup: String,
+    /// Nodes that the cpuset allows.
+    pub(crate) allowed: NodeMask,
+    mempolicy: Option<(Nanos, Mempolicy)>,
+    /// The last tick in which it ran.
+    pub(crate) round: u64,
+    seen: Nanos,
+    /// Whether this tick's placement is known.
+    pub(crate) placed: bool,
+    pub(crate) costs: Costs,
+    pub(crate) work: Work,
+    pub(crate) rates: Rates,
+    /// The order that the mover has.
+    pub(crate) moving: Option<Order>,
+    check: Option<Check>,
+    /// Failed or unhelpful moves in a row.
+    failures: u32,
+    cool_until: Nanos,
+}
+
+/// Takes in one fact.
 pub fn absorb(table: &mut Table, config: &Config, input: &Input) {
     match input {
-        Input::Tick(tick) => table.absorb_tick(config, tick),
-        Input::Ordered(order) => table.absorb_order(order),
-        Input::Progress(outcome) => table.absorb_outcome(&config.policy, outcome),
+        Input::Tick(tick) => table.tick(config, tick),
+        Input::Ordered(order) => table.ordered(order),
+        Input::Progress(outcome) => table.progress(config, outcome),
     }
 }
 
 impl Table {
-    pub(crate) fn nodes(&self) -> &NodeVec<NodeObs> {
-        &self.nodes
-    }
-
-    pub(crate) fn now(&self) -> Nanos {
-        self.now
-    }
-
-    pub(crate) fn dt_seconds(&self) -> f64 {
-        self.dt as f64 * 1e-9
-    }
-
-    pub(crate) fn next_seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// Pages that may be moved now.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "never negative; a float too large for u64 saturates"
-    )]
-    pub(crate) fn tokens(&self) -> Pages {
-        self.tokens.unwrap_or(0.0) as Pages
-    }
-
-    /// Rows of the extents that used CPU time in the last tick.
-    pub(crate) fn active(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values().filter(|row| row.seen == self.tick)
-    }
-
-    /// Processes whose mempolicy the next tick must know.
+    /// Processes whose memory policy the next tick should bring.
     pub fn wants_mempolicy(&self, config: &Config) -> Vec<PidRef> {
-        self.active()
-            .filter(|row| policy::wants_mempolicy(row, self, config))
-            .map(|row| row.obs.id.domain)
-            .collect()
+        let wants = |(id, row): (&ExtentId, &Row)| {
+            let near = policy::move_in(self, row, config)
+                .is_some_and(|t| t <= MEMPOLICY_NEAR + 2.0 * secs(self.dt));
+            let stale = row
+                .mempolicy_age(self.now)
+                .is_none_or(|age| age + 2.0 * secs(self.dt) > MEMPOLICY_FRESH);
+            let active = row.round == self.round;
+            let ours = config.filter.allows(id.domain.pid, &row.comm, &row.cgroup);
+            (active && ours && near && stale && !row.busy()).then_some(id.domain)
+        };
+        let mut pids: Vec<PidRef> = self.rows.iter().filter_map(wants).collect();
+        pids.dedup();
+        pids
     }
 
-    /// Judged moves since the last call.
+    /// What the checks have found since the last call.
     pub fn take_scores(&mut self) -> Vec<Score> {
         std::mem::take(&mut self.scores)
     }
 
-    fn absorb_tick(&mut self, config: &Config, tick: &Tick) {
-        self.seq = self.seq.saturating_add(self.active().count() as u64);
-        if tick.nodes.len() != self.nodes.len() {
-            // Positions mean other nodes now.
+    /// Extents that ran in this tick, in a fixed order.
+    pub(crate) fn active(&self) -> impl Iterator<Item = (&ExtentId, &Row)> {
+        self.rows.iter().filter(|(_, row)| row.round == self.round)
+    }
+
+    pub(crate) fn tokens(&self) -> f64 {
+        self.tokens.unwrap_or(0.0)
+    }
+
+    fn tick(&mut self, config: &Config, tick: &Tick) {
+        let decided = u64::try_from(self.active().count()).unwrap_or(u64::MAX);
+        self.seq = self.seq.saturating_add(decided);
+        self.round += 1;
+        if self.nodes.len() != tick.nodes.len() {
             self.rows.clear();
         }
         self.nodes.clone_from(&tick.nodes);
         self.now = tick.now;
         self.dt = tick.dt;
-        self.tick += 1;
         let burst = config.policy.burst as f64;
-        let refill = config.policy.pages_per_second as f64 * self.dt_seconds();
-        self.tokens = Some(self.tokens.map_or(burst, |tokens| (tokens + refill).min(burst)));
-        for gone in &tick.gone {
-            self.rows.retain(|id, _| id.domain != *gone);
-        }
+        let grown = secs(tick.dt) * config.policy.pages_per_second as f64;
+        self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
+        self.rows.retain(|id, _| !tick.gone.contains(&id.domain));
         for domain in &tick.domains {
             for extent in &domain.extents {
-                let row = self
-                    .rows
-                    .entry(extent.id)
-                    .or_insert_with(|| Row::new(domain, extent, tick.nodes.len()));
-                row.seen = self.tick;
-                row.absorb(domain, extent, tick, &config.policy);
-                self.scores.extend(row.judge(tick.now, &config.policy));
+                self.observe(config, domain, extent);
             }
         }
     }
 
-    fn absorb_order(&mut self, order: &Order) {
-        self.tokens = self.tokens.map(|tokens| (tokens - order.pages as f64).max(0.0));
-        for row in self.rows.values_mut().filter(|row| row.obs.id.domain == order.target) {
-            row.moving = true;
+    fn observe(&mut self, config: &Config, domain: &DomainObs, extent: &ExtentObs) {
+        let now = self.now;
+        let row = self
+            .rows
+            .entry(extent.id)
+            .or_insert_with(|| Row { seen: now.saturating_sub(self.dt), ..Row::default() });
+        // Idle ticks bring no observation, but their time has passed.
+        let seconds = secs(now.saturating_sub(row.seen).max(self.dt));
+        row.seen = now;
+        row.round = self.round;
+        row.comm.clone_from(&domain.comm);
+        row.cgroup.clone_from(&domain.cgroup);
+        row.allowed.clone_from(&extent.allowed);
+        if extent.mempolicy != Mempolicy::Unknown {
+            row.mempolicy = Some((now, extent.mempolicy));
+        }
+        row.placed = row.costs.measure(domain, &extent.pages, &self.nodes, &config.policy);
+        if !row.placed {
+            return;
+        }
+        let open: Vec<bool> =
+            self.nodes.iter().map(|(n, node)| policy::is_open(row, n, node, config)).collect();
+        row.work.step(&row.costs, &open);
+        row.rates.step(&row.costs, seconds);
+        if let Some(score) = row.check(self.round) {
+            row.settle(config, now, score.helped);
+            self.scores.push(score);
         }
     }
 
-    fn absorb_outcome(&mut self, config: &PolicyConfig, outcome: &Outcome) {
-        let now = self.now;
-        for row in self.rows.values_mut().filter(|row| row.obs.id.domain == outcome.target) {
-            row.moving = false;
-            let most = outcome.moved().saturating_mul(2) >= outcome.asked;
-            if outcome.end == End::Done && most {
-                let before = row.remote_share;
-                row.check = Some(Check { seq: outcome.seq, before, after: 0.0, ticks: 0 });
-            } else {
-                row.cool(now, config);
+    fn ordered(&mut self, order: &Order) {
+        self.tokens = self.tokens.map(|left| (left - order.pages as f64).max(0.0));
+        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
+            row.moving = Some(order.clone());
+        }
+    }
+
+    fn progress(&mut self, config: &Config, outcome: &Outcome) {
+        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
+            if row.moving.take_if(|order| order.seq == outcome.seq).is_none() {
+                continue;
+            }
+            match outcome.end {
+                // Half of what was asked is less than the estimate can err by.
+                End::Done if outcome.moved() >= outcome.asked.div_ceil(2) => {
+                    let before = row.costs.remote_share;
+                    row.check = Some(Check::begin(outcome.seq, before, self.round));
+                }
+                End::Done | End::NotPermitted | End::Failed => row.settle(config, self.now, false),
+                End::Vanished | End::Replaced | End::DiedDuring | End::Cancelled => {}
             }
         }
     }
 }
 
 impl Row {
-    /// Its last move has not been judged yet.
-    pub(crate) fn is_on_trial(&self) -> bool {
-        self.check.is_some()
+    /// A move of it is under way, or its effect is not seen yet.
+    pub(crate) fn busy(&self) -> bool {
+        self.moving.is_some() || self.check.is_some()
     }
 
-    fn new(domain: &DomainObs, extent: &ExtentObs, nodes: usize) -> Self {
-        Self {
-            obs: extent.clone(),
-            comm: domain.comm.clone(),
-            cgroup: domain.cgroup.clone(),
-            shares: NodeVec::default(),
-            work: Work::default(),
-            price: NodeVec::filled(nodes, 0.0),
-            rates: NodeVec::filled(nodes, 0.0),
-            rate_placed: 0.0,
-            remote_share: 0.0,
-            lost: 0.0,
-            moving: false,
-            cool_until: 0,
-            cpu_shares: NodeVec::filled(nodes, 0.0),
-            regime: 0.0,
-            penalties: NodeVec::filled(nodes, 0.0),
-            cool_down: 0.0,
-            check: None,
-            seen: 0,
+    pub(crate) fn cooling(&self, now: Nanos) -> f64 {
+        secs(self.cool_until.saturating_sub(now))
+    }
+
+    /// The memory policy as last read. No policy is worth only so much time: one may be set
+    /// at any moment. One that was set seldom goes away.
+    pub(crate) fn mempolicy(&self, now: Nanos, tick: Nanos) -> Mempolicy {
+        match (self.mempolicy, self.mempolicy_age(now)) {
+            (Some((_, Mempolicy::Explicit)), _) => Mempolicy::Explicit,
+            (Some((_, known)), Some(age)) if age <= MEMPOLICY_FRESH.max(secs(tick)) => known,
+            _ => Mempolicy::Unknown,
         }
     }
 
-    fn absorb(
-        &mut self,
-        domain: &DomainObs,
-        extent: &ExtentObs,
-        tick: &Tick,
-        config: &PolicyConfig,
-    ) {
-        self.obs.clone_from(extent);
-        self.comm.clone_from(&domain.comm);
-        self.cgroup.clone_from(&domain.cgroup);
-        let total: f64 = extent.pages.values().map(|pages| known(pages.mid)).sum();
-        if extent.pages.len() != tick.nodes.len() || total <= 0.0 {
-            self.shares = NodeVec::default();
-            return;
-        }
-        self.absorb_placement(extent, total, config);
-        self.absorb_cpu(domain, tick);
-        let placed = policy::penalties(
-            &domain.cpu,
-            &self.shares,
-            &tick.nodes,
-            domain.boundness,
-            &mut self.penalties,
-        );
-        let full = policy::full_price(&extent.pages, config);
-        self.work.step(&self.penalties, placed, &self.price, full);
-        let best = policy::destinations(&tick.nodes)
-            .map(|node| self.penalties[node])
-            .fold(f64::INFINITY, f64::min);
-        self.lost += (placed - best).max(0.0);
-        self.absorb_rates(placed, tick.dt as f64 * 1e-9);
+    fn mempolicy_age(&self, now: Nanos) -> Option<f64> {
+        self.mempolicy.map(|(read, _)| secs(now.saturating_sub(read)))
     }
 
-    fn absorb_placement(&mut self, extent: &ExtentObs, total: f64, config: &PolicyConfig) {
-        let share = |node| known(extent.pages[node].mid) / total;
-        let first = self.shares.is_empty();
-        let shares = NodeVec::from_fn(extent.pages.len(), share);
-        let changed = !first && apart(&shares, &self.shares) > PLACEMENT_CHANGED;
-        for node in each_node(self.price.len()) {
-            self.price[node] = policy::price(&extent.pages, node, config);
-        }
-        if first {
-            self.work = Work::start(&self.price);
-            self.shares = shares;
-        } else if changed {
-            self.work.relocate(&self.price);
-            self.shares = shares;
-            self.lost = 0.0;
-            self.regime = 0.0;
-        }
-    }
-
-    fn absorb_cpu(&mut self, domain: &DomainObs, tick: &Tick) {
-        let used = domain.cpu.values().fold(0.0, |sum, &nanos| sum + nanos as f64);
-        if used <= 0.0 {
-            return;
-        }
-        let now = NodeVec::from_fn(tick.nodes.len(), |node| {
-            domain.cpu.get(node).map_or(0.0, |&nanos| nanos as f64 / used)
-        });
-        let local: f64 = now.iter().map(|(node, cpu)| cpu * self.shares[node]).sum();
-        self.remote_share = (1.0 - local).clamp(0.0, 1.0);
-        if apart(&now, &self.cpu_shares) > CPUS_CHANGED {
-            self.regime = 0.0;
-            self.cpu_shares = now;
-        }
-    }
-
-    /// Means over the present regime, then over the last seconds of it.
-    fn absorb_rates(&mut self, placed: f64, dt: f64) {
-        if dt <= 0.0 {
-            return;
-        }
-        self.regime = (self.regime + dt).min(RATE_SECONDS.max(dt));
-        let weight = dt / self.regime;
-        let blend = |rate: &mut f64, penalty: f64| *rate += weight * (penalty / dt - *rate);
-        blend(&mut self.rate_placed, placed);
-        for (rate, &penalty) in self.rates.values_mut().zip(self.penalties.values()) {
-            blend(rate, penalty);
-        }
-    }
-
-    /// After some ticks with CPU time: did the move help?
-    fn judge(&mut self, now: Nanos, config: &PolicyConfig) -> Option<Score> {
-        let check = self.check.as_mut()?;
-        check.ticks += 1;
-        check.after += self.remote_share / f64::from(CHECK_TICKS);
-        if check.ticks < CHECK_TICKS {
-            return None;
-        }
-        let Check { seq, before, after, .. } = *check;
+    fn check(&mut self, round: u64) -> Option<Score> {
+        let score = self.check.as_mut()?.step(self.costs.remote_share, round)?;
         self.check = None;
-        let helped = after <= before / 2.0;
+        Some(score)
+    }
+
+    fn settle(&mut self, config: &Config, now: Nanos, helped: bool) {
         if helped {
-            self.cool_down = 0.0;
-        } else {
-            self.cool(now, config);
+            self.failures = 0;
+            return;
         }
-        Some(Score { seq, before, after, helped })
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 0 and a day"
-    )]
-    fn cool(&mut self, now: Nanos, config: &PolicyConfig) {
-        let first = config.cool_down_seconds.clamp(0.0, LONGEST_COOL_DOWN);
-        self.cool_down = (self.cool_down * 2.0).clamp(first, LONGEST_COOL_DOWN);
-        self.cool_until = now.saturating_add((self.cool_down * 1e9) as Nanos);
+        let seconds =
+            config.policy.cool_down_seconds * f64::from(1_u32 << self.failures.min(DOUBLINGS));
+        self.failures = self.failures.saturating_add(1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float cast saturates, and no number becomes 0"
+        )]
+        let nanos = (seconds.max(0.0) * 1e9) as Nanos;
+        self.cool_until = now.saturating_add(nanos);
     }
 }
 
-/// Half the sum of differences: 0 for the same shares, 1 for disjoint ones.
-fn apart(a: &NodeVec<f64>, b: &NodeVec<f64>) -> f64 {
-    a.values().zip(b.values()).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0
+impl Table {
+    /// Length of the last tick.
+    pub(crate) fn dt(&self) -> Nanos {
+        self.dt
+    }
+
+    /// Pages that orders under way still bring to this node.
+    pub(crate) fn arriving(&self, node: Node) -> Pages {
+        let orders = self.rows.values().filter_map(|row| row.moving.as_ref());
+        orders
+            .filter(|order| order.to == node)
+            .map(|order| order.pages)
+            .fold(0, Pages::saturating_add)
+    }
 }
+
+pub(crate) fn secs(span: Nanos) -> f64 {
+    span as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,85 @@
+//! Sets up, builds, runs, demonstrates and tests migrate: `cargo xtask help`.
+//!
+//! Only maps subcommands to modules and errors to exit codes.
+
+mod paths;
+mod setup;
+mod toolchain;
+mod apt;
+mod packages;
+mod kernels;
+mod elf;
+mod build;
+mod run;
+mod guest;
+mod initramfs;
+mod vm;
+mod demo;
+mod test;
+mod lint;
+mod tidy;
+mod clean;
 #[expect(dead_code, reason = "called by the demo and the tests in virtual machines")]
 mod prometheus;
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::paths::say;
+
+#[derive(clap::Parser)]
+#[command(name = "cargo xtask", about = "Sets up, builds, runs, demonstrates and tests migrate")]
+struct Cli {
+    /// Builds the probes with this toolchain; MIGRATE_TOOLCHAIN does the same.
+    #[arg(long, global = true, value_enum)]
+    toolchain: Option<toolchain::Kind>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Find or install what is missing: prints its plan first.
+    Setup(setup::Args),
+    /// Build probes and controller; the last line is the binary's path.
+    Build,
+    /// Build as you, then run the controller as root on this machine.
+    Run(run::Args),
+    /// A shell or a command in a NUMA guest.
+    Vm(vm::Args),
+    /// Show the whole in a guest: a stranded server is found and moved.
+    Demo(demo::Args),
+    /// Lint, unit tests, and the tests in guests on every kernel.
+    Test(test::Args),
+    /// Format, clippy, rustdoc and tidy, warnings denied.
+    Lint,
+    /// Remove what xtask made, and name what it leaves.
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(kind) = cli.toolchain {
+        toolchain::request(kind);
+    }
+    perform(cli.command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn perform(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => return setup::main(args),
+        Command::Build => say(build::build()?.controller.display().to_string()),
+        Command::Run(args) => run::main(args)?,
+        Command::Vm(args) => return vm::run(args),
+        Command::Demo(args) => return demo::run(args),
+        Command::Test(args) => return test::run(args),
+        Command::Lint => lint::main()?,
+        Command::Clean => clean::main()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,60 +1,66 @@
-//! The work function: the cheapest that a clairvoyant could have paid to end in each state.
+//! The work function: the least that a clairvoyant could have paid to end in each state.
 //!
-//! The states are the nodes and `as placed`. Borodin, Linial and Saks, "An
-//! optimal on-line algorithm for metrical task system", JACM 39(4), 1992.
+//! After Borodin, Linial and Saks, "An optimal on-line algorithm for metrical
+//! task system", J. ACM 39(4), 1992. Going to the state with the least work
+//! plus γ times the way there keeps our cost within a constant of the
+//! clairvoyant's, whatever the processes do.
 
-use serde::{Deserialize, Serialize};
+use crate::policy::cost::Costs;
 
-use crate::model::{Node, NodeVec};
-
-/// Seconds by state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// One value per state, in seconds; the last state is `as placed`.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Work {
-    /// Memory left as it is placed.
-    pub(crate) placed: f64,
-    nodes: NodeVec<f64>,
+    least: Vec<f64>,
+    /// The same after the tick, kept to save an allocation.
+    next: Vec<f64>,
 }
 
 impl Work {
-    /// Nothing has been paid yet: any node is as far as its price.
-    pub(crate) fn start(price: &NodeVec<f64>) -> Self {
-        Self { placed: 0.0, nodes: price.clone() }
-    }
-
-    pub(crate) fn at(&self, node: Node) -> f64 {
-        self.nodes[node]
-    }
-
-    /// Adds one tick's penalties, then lets every state be reached from every other.
-    /// `price[s]`: between `as placed` and s; `full`: between two nodes.
-    pub(crate) fn step(
-        &mut self,
-        penalties: &NodeVec<f64>,
-        placed: f64,
-        price: &NodeVec<f64>,
-        full: f64,
-    ) {
-        self.placed += placed;
-        let mut nearest = f64::INFINITY;
-        let mut back = f64::INFINITY;
-        for (node, work) in penalties.iter().map(|(node, penalty)| (node, penalty.max(0.0))) {
-            self.nodes[node] += work;
-            nearest = nearest.min(self.nodes[node]);
-            back = back.min(self.nodes[node] + price[node]);
+    /// Takes one tick in. A closed node is no state at all: nobody can be there.
+    pub(crate) fn step(&mut self, costs: &Costs, open: &[bool]) {
+        let placed = costs.placed();
+        if self.least.len() != placed + 1 {
+            self.least.clear();
+            self.least.extend_from_slice(&costs.price);
+            self.least.push(0.0);
         }
-        let from_placed = self.placed;
-        for (work, price) in self.nodes.values_mut().zip(price.values()) {
-            *work = work.min(nearest + full).min(from_placed + price);
+        self.next.clear();
+        self.next.extend(self.least.iter().zip(&costs.loss).map(|(work, loss)| work + loss));
+        for (work, _) in self.next.iter_mut().zip(open).filter(|(_, open)| !**open) {
+            *work = f64::INFINITY;
         }
-        self.placed = self.placed.min(back);
+        // No state may cost more than another one and the way from there. Prices change as
+        // memory grows and moves, so this also takes in every change of the placement: where
+        // the pages have arrived on a node, the way to it is free and both states cost the same.
+        for to in 0..=placed {
+            let closed = open.get(to).is_some_and(|open| !open);
+            self.least[to] = if closed {
+                f64::INFINITY
+            } else {
+                (0..=placed)
+                    .map(|from| self.next[from] + costs.between(from, to))
+                    .fold(f64::INFINITY, f64::min)
+            };
+        }
     }
 
-    /// The placement has changed: `as placed` is now as dear as the way to it.
-    pub(crate) fn relocate(&mut self, price: &NodeVec<f64>) {
-        let ways = self.nodes.values().zip(price.values()).map(|(work, price)| work + price);
-        let cheapest = ways.fold(f64::INFINITY, f64::min);
-        if cheapest.is_finite() {
-            self.placed = cheapest;
+    /// Where to go now; none: stay. A tie stays.
+    pub(crate) fn choice(&self, costs: &Costs, gamma: f64) -> Option<usize> {
+        let mut best = (None, 0.0);
+        for node in 0..costs.placed() {
+            let gap = self.gap(costs, gamma, node);
+            if gap < best.1 {
+                best = (Some(node), gap);
+            }
+        }
+        best.0
+    }
+
+    /// What staying must still lose before the move to this node is due, in seconds.
+    pub(crate) fn gap(&self, costs: &Costs, gamma: f64, node: usize) -> f64 {
+        match (self.least.get(node), self.least.last()) {
+            (Some(there), Some(here)) => there + gamma * costs.price[node] - here,
+            _ => f64::INFINITY,
         }
     }
 }

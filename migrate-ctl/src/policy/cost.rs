@@ -1,0 +1,140 @@
+//! What one tick costs in each place that the memory could be, and what going there costs.
+//!
+//! Seconds lost by the application. A state is a node, or the last one: `as
+//! placed`, the memory where it really is. Whatever the input, all values here
+//! are finite and not negative.
+
+use crate::config::PolicyConfig;
+use crate::model::{DomainObs, Est, Node, NodeObs, NodeVec, Pages};
+
+/// No single value is taken for larger; sums of so many stay exact enough.
+const LARGEST: f64 = 1e12;
+/// No memory is slower than this many times the local one.
+const SLOWEST: f64 = 100.0;
+
+/// The costs of one extent in one tick.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Costs {
+    /// Lost in this tick by state, in seconds.
+    pub(crate) loss: Vec<f64>,
+    /// Price of the move from `as placed` to each node, in seconds.
+    pub(crate) price: Vec<f64>,
+    /// Price of a move of everything from one node to another, in seconds.
+    pub(crate) whole_price: f64,
+    /// Pages by node.
+    pub(crate) pages: Vec<f64>,
+    /// CPU seconds by node.
+    pub(crate) cpu: Vec<f64>,
+    /// Share of CPU time × placement that crossed nodes, 0 to 1.
+    pub(crate) remote_share: f64,
+}
+
+impl Costs {
+    /// The number of nodes, which is also the state `as placed`.
+    pub(crate) fn placed(&self) -> usize {
+        self.price.len()
+    }
+
+    /// Price of going from one state to another.
+    pub(crate) fn between(&self, from: usize, to: usize) -> f64 {
+        let placed = self.placed();
+        if from == to {
+            0.0
+        } else if from == placed {
+            self.price[to]
+        } else if to == placed {
+            self.price[from]
+        } else {
+            self.whole_price
+        }
+    }
+
+    /// Pages that a move to this node would take along.
+    pub(crate) fn off_node(&self, node: usize) -> Pages {
+        let off = self.pages.iter().sum::<f64>() - self.pages[node];
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "finite, and clamped to what fits"
+        )]
+        let pages = off.clamp(0.0, LARGEST).round() as Pages;
+        pages
+    }
+
+    /// Fills everything in; says whether the placement is known at all.
+    pub(crate) fn measure(
+        &mut self,
+        domain: &DomainObs,
+        pages: &NodeVec<Est>,
+        nodes: &NodeVec<NodeObs>,
+        config: &PolicyConfig,
+    ) -> bool {
+        let count = nodes.len();
+        self.cpu.clear();
+        self.cpu.extend(
+            (0..count).map(|n| domain.cpu.values().nth(n).map_or(0.0, |&t| t as f64 / 1e9)),
+        );
+        self.pages.clear();
+        self.pages.extend(pages.values().take(count).map(|est| sane(est.mid)));
+        self.pages.resize(count, 0.0);
+        self.loss.clear();
+        self.loss.resize(count + 1, 0.0);
+        self.set_prices(config);
+        self.remote_share = 0.0;
+        let known = count > 0 && pages.len() == count;
+        let total: f64 = self.pages.iter().sum();
+        if known && total > 0.0 {
+            self.set_losses(total, nodes, sane(domain.boundness.low).min(1.0));
+        }
+        known
+    }
+
+    fn set_prices(&mut self, config: &PolicyConfig) {
+        let per_page = sane(config.price_per_page.mid);
+        let per_move = sane_wide(config.price_per_move);
+        let total: f64 = self.pages.iter().sum();
+        let price = |off: f64| if off > 0.5 { per_page * off + per_move } else { 0.0 };
+        self.whole_price = price(total);
+        self.price.clear();
+        self.price.extend(self.pages.iter().map(|on| price((total - on).max(0.0))));
+    }
+
+    fn set_losses(&mut self, total: f64, nodes: &NodeVec<NodeObs>, bound: f64) {
+        let placed = nodes.len();
+        let mut crossed = 0.0;
+        for (n, node) in nodes.iter() {
+            let on = usize::from(n.0);
+            let cpu = self.cpu[on];
+            if cpu <= 0.0 {
+                continue;
+            }
+            let as_placed =
+                (0..placed).map(|k| self.pages[k] / total * slowness(node, k)).sum::<f64>();
+            // The time that the same work would have waited for local memory.
+            let waits = cpu / (1.0 + bound * (as_placed - 1.0)) * bound;
+            for k in 0..placed {
+                self.loss[k] += waits * (slowness(node, k) - 1.0);
+            }
+            self.loss[placed] += waits * (as_placed - 1.0);
+            crossed += cpu * (1.0 - self.pages[on] / total);
+        }
+        let all: f64 = self.cpu.iter().sum();
+        if all > 0.0 {
+            self.remote_share = (crossed / all).clamp(0.0, 1.0);
+        }
+    }
+}
+
+/// Latency of another node's memory ÷ local latency, at its low end.
+fn slowness(node: &NodeObs, to: usize) -> f64 {
+    let to = u16::try_from(to).ok().map(Node);
+    to.and_then(|to| node.latency.get(to)).map_or(1.0, |ratio| sane(ratio.low).clamp(1.0, SLOWEST))
+}
+
+fn sane(value: f32) -> f64 {
+    sane_wide(f64::from(value))
+}
+
+fn sane_wide(value: f64) -> f64 {
+    if value.is_nan() { 0.0 } else { value.clamp(0.0, LARGEST) }
+}

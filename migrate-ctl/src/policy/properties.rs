@@ -1,0 +1,148 @@
+//! What no input may make the policy do.
+
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
+use proptest::test_runner::Config as Runs;
+
+use crate::model::{Decision, Est, Mempolicy, Source, Verdict};
+use crate::policy::scene::{Proc, SECOND, Scene, order};
+
+/// Pages that the reserve and the watermark keep free in a scene.
+const KEPT: f64 = 17_384.0;
+
+/// Numbers that break careless arithmetic, and usual ones.
+fn number() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        1 => Just(f32::NAN),
+        1 => Just(f32::INFINITY),
+        1 => Just(f32::MAX),
+        1 => Just(-1.0_f32),
+        1 => Just(0.0_f32),
+        4 => 0.0..300_000.0_f32,
+    ]
+}
+
+fn a_proc(nodes: usize) -> impl Strategy<Value = Proc> {
+    let cpu = prop::collection::vec(prop_oneof![Just(0.0), Just(1e9), 0.0..8.0], nodes);
+    let pages = prop::collection::vec(number(), 0..nodes + 2);
+    let allowed = prop::collection::vec(prop::bool::weighted(0.9), nodes);
+    (cpu, pages, allowed, 0..8_u32).prop_map(|(cpu, pages, allowed, policy)| Proc {
+        pid: 0,
+        cpu,
+        pages,
+        mempolicy: match policy {
+            0 => Mempolicy::Unknown,
+            1 => Mempolicy::Explicit,
+            _ => Mempolicy::Default,
+        },
+        allowed,
+    })
+}
+
+fn procs() -> impl Strategy<Value = Vec<Proc>> {
+    prop::collection::vec(a_proc(3), 1..6).prop_map(|mut procs| {
+        for (pid, proc) in (1..).zip(&mut procs) {
+            proc.pid = pid;
+        }
+        procs
+    })
+}
+
+/// Three nodes: some lack memory or CPUs, or are nearly full.
+fn scene() -> impl Strategy<Value = Scene> {
+    let node = (prop::bool::weighted(0.8), prop::bool::weighted(0.8), 0..400_000_u64, number());
+    let constants = (number(), number(), any::<bool>());
+    (prop::collection::vec(node, 3), constants).prop_map(|(nodes, (latency, price, odd))| {
+        let mut scene = Scene::new(3);
+        for (obs, (has_cpus, has_memory, free, ratio)) in scene.nodes.values_mut().zip(nodes) {
+            (obs.has_cpus, obs.has_memory, obs.free) = (has_cpus, has_memory, free);
+            if odd {
+                obs.latency.values_mut().for_each(|est| *est = Est::exact(ratio, Source::Firmware));
+                obs.latency
+                    .values_mut()
+                    .take(1)
+                    .for_each(|est| *est = Est::exact(latency, Source::Firmware));
+            }
+        }
+        if odd {
+            scene.config.policy.price_per_page = Est::exact(price, Source::Prior);
+        }
+        scene.config.policy.burst = 300_000;
+        scene
+    })
+}
+
+fn run(scene: &mut Scene, procs: &[Proc]) -> Vec<Vec<Decision>> {
+    (0..40).map(|_| scene.tick_of(10 * SECOND, procs)).collect()
+}
+
+proptest! {
+    #![proptest_config(Runs { cases: 128, failure_persistence: None, ..Runs::default() })]
+
+    #[test]
+    fn every_move_goes_where_it_may_and_fits(mut scene in scene(), procs in procs()) {
+        for decisions in run(&mut scene, &procs) {
+            let (mut spent, mut into) = (0.0, [0.0; 3]);
+            for decision in &decisions {
+                let Verdict::Move(order) = &decision.verdict else { continue };
+                let node = scene.nodes.get(order.to).expect("the node exists");
+                let proc = procs.iter().find(|proc| proc.id() == order.target).expect("it runs");
+                assert!(node.has_cpus && node.has_memory);
+                assert!(proc.allowed[usize::from(order.to.0)]);
+                assert_eq!(proc.mempolicy, Mempolicy::Default);
+                assert!(!order.from[order.to]);
+                spent += order.pages as f64;
+                into[usize::from(order.to.0)] += order.pages as f64;
+                assert!(into[usize::from(order.to.0)] <= node.free as f64 - KEPT);
+            }
+            assert!(spent <= 300_000.0);
+        }
+    }
+
+    #[test]
+    fn the_order_of_processes_does_not_matter(scene in scene(), procs in procs()) {
+        let (mut one, mut other) = (scene, Scene::new(3));
+        other.nodes = one.nodes.clone();
+        other.config = one.config.clone();
+        let reversed: Vec<Proc> = procs.iter().rev().cloned().collect();
+        // NaN is not equal to itself, so compare what would be written.
+        let text = |runs: Vec<Vec<Decision>>| format!("{runs:?}");
+        assert_eq!(text(run(&mut one, &procs)), text(run(&mut other, &reversed)));
+    }
+
+    #[test]
+    fn every_active_process_gets_one_finite_decision(mut scene in scene(), procs in procs()) {
+        let mut seq = None;
+        for decisions in run(&mut scene, &procs) {
+            assert_eq!(decisions.len(), procs.len());
+            for decision in decisions {
+                assert!(seq < Some(decision.seq), "numbers only grow");
+                seq = Some(decision.seq);
+                let forecast = decision.forecast;
+                assert!(forecast.loss_rate.is_finite() && forecast.lost.is_finite());
+                assert!(forecast.move_in.is_none_or(|wait| wait >= 0.0));
+                assert!((0.0..=1.0).contains(&forecast.remote_share));
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_stays_put_moves_at_most_once(
+        on in 0..3_usize,
+        pages in prop::collection::vec(0.0..200_000.0_f32, 3),
+        seconds in 0.01..4.0_f64,
+    ) {
+        let mut scene = Scene::new(3);
+        let mut proc = Proc::new(1, on, seconds, &pages);
+        let mut moves = 0;
+        for _ in 0..600 {
+            let decisions = scene.tick(std::slice::from_ref(&proc));
+            if let Some(order) = order(&decisions).cloned() {
+                scene.carry_out(&order);
+                moves += 1;
+                proc.pages = vec![0.0; 3];
+                proc.pages[usize::from(order.to.0)] = pages.iter().sum();
+            }
+        }
+        assert!(moves <= 1, "{moves} moves");
+    }
+}

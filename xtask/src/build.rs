@@ -1,0 +1,86 @@
+//! How do probes and controller become one static binary?
+//!
+//! First the probes with the eBPF toolchain, then the host programs with the
+//! object's path in `MIGRATE_EBPF`: `migrate-ctl` embeds it.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::elf;
+use crate::paths::{cargo, run, say, target};
+use crate::setup::{self, Part};
+use crate::toolchain::{self, Toolchain};
+
+/// Named, so that build scripts and procedural macros stay dynamic.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+const EBPF: &str = "bpfel-unknown-none";
+
+pub(crate) struct Built {
+    pub(crate) controller: PathBuf,
+    /// The probes, as embedded into the controller.
+    pub(crate) object: PathBuf,
+    /// What runs inside a guest.
+    pub(crate) lab: PathBuf,
+}
+
+/// Builds everything that runs on a machine or in a guest.
+pub(crate) fn build() -> Result<Built> {
+    let object = probes()?;
+    let mut command = cargo();
+    command
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            HOST,
+            "-p",
+            "migrate-ctl",
+            "-p",
+            "lab",
+        ])
+        .arg("--target-dir")
+        .arg(target("static"))
+        .env("RUSTFLAGS", flags("-C target-feature=+crt-static"))
+        .env("MIGRATE_EBPF", &object);
+    run(&mut command).context("build the controller")?;
+    let made = target("static").join(HOST).join("release");
+    let built = Built { controller: made.join("migrate-ctl"), object, lab: made.join("lab") };
+    for program in [&built.controller, &built.lab] {
+        let is_static = elf::is_static(program)?;
+        ensure!(is_static, "{} is not static: a guest cannot run it", program.display());
+    }
+    Ok(built)
+}
+
+/// Builds the probes; returns the object's absolute path.
+fn probes() -> Result<PathBuf> {
+    setup::need(&[Part::Ebpf])?;
+    let toolchain = toolchain::choose()?;
+    say(format!("building the probes with {toolchain}"));
+    run(probes_cargo(&toolchain, "build")?.arg("--release")).context("build the probes")?;
+    let object = target("ebpf").join(EBPF).join("release/migrate-ebpf");
+    object.canonicalize().with_context(|| format!("find the probes at {}", object.display()))
+}
+
+/// Cargo for the eBPF crate, always with the same flags: others would rebuild the core library.
+pub(crate) fn probes_cargo(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
+    let mut command = toolchain.cargo()?;
+    command
+        .args([subcommand, "--locked", "-Z", "build-std=core", "--target", EBPF])
+        .args(["-p", "migrate-ebpf", "--target-dir"])
+        .arg(target("ebpf"))
+        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
+    Ok(command)
+}
+
+/// The user's own flags and ours.
+fn flags(ours: &str) -> String {
+    match env::var("RUSTFLAGS") {
+        Ok(theirs) => format!("{theirs} {ours}"),
+        Err(_) => ours.to_owned(),
+    }
+}

@@ -1,0 +1,67 @@
+//! What do the guests of one run share, and what does a guest get by default?
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Guest, Node};
+use crate::build::{self, Built};
+use crate::initramfs::{self, Contents};
+use crate::kernels::Kernel;
+use crate::packages;
+use crate::paths::target;
+
+/// Local is 10: an access to another node takes about twice as long.
+pub(crate) const DISTANCE: u32 = 21;
+
+/// Programs that are looked for or built once.
+pub(crate) struct Rig {
+    qemu: PathBuf,
+    busybox: PathBuf,
+    built: Built,
+}
+
+impl Rig {
+    /// Finds QEMU and busybox and builds our programs.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { qemu: packages::qemu()?, busybox: packages::busybox()?, built: build::build()? })
+    }
+
+    /// A guest that runs a command, or a shell for none; the caller changes what it wants else.
+    pub(crate) fn guest(&self, name: &str, kernel: &Kernel, load: &Load<'_>) -> Result<Guest> {
+        let initrd = target("guests").join(format!("{name}.cpio"));
+        let contents = Contents {
+            busybox: &self.busybox,
+            lab: &self.built.lab,
+            controller: &self.built.controller,
+            modules: &kernel.modules,
+            redis: load.redis.as_deref(),
+            command: &load.command,
+            settings: load.settings,
+        };
+        initramfs::write(&contents, &initrd)?;
+        Ok(Guest {
+            name: name.to_owned(),
+            qemu: self.qemu.clone(),
+            accel: None,
+            kernel: kernel.vmlinuz.clone(),
+            initrd,
+            nodes: vec![Node { cpus: 2, memory_mib: 1024 }; 2],
+            distance: DISTANCE,
+            append: String::new(),
+            forward: None,
+            disks: Vec::new(),
+            timeout: Duration::from_secs(600),
+        })
+    }
+}
+
+/// What the guest is to do.
+#[derive(Default)]
+pub(crate) struct Load<'a> {
+    pub(crate) command: Vec<String>,
+    pub(crate) settings: &'a [(&'a str, String)],
+    /// A folder with redis and its libraries.
+    pub(crate) redis: Option<PathBuf>,
+}

@@ -1,0 +1,142 @@
+//! Does everything hold: the code's shape, its units, and the whole on each kernel?
+//!
+//! One boot per kernel runs all tests in the guest; the guest prints a line
+//! for each. A kernel of the matrix that is missing, and a boot in which no
+//! test ran, are failures.
+
+mod tally;
+mod guests;
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::paths::{cargo, say, shown};
+use crate::{kernels, lint};
+
+use guests::{Boot, Guests};
+use tally::Tally;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Two nodes on one kernel only.
+    #[arg(long)]
+    quick: bool,
+    /// Kernel series such as 6.1, or "newest"; may be given again; all of the matrix if not given.
+    #[arg(long, conflicts_with = "quick")]
+    kernel: Vec<String>,
+    /// Only what needs no guest.
+    #[arg(long)]
+    no_vm: bool,
+    /// Only the tests in guests whose name contains this.
+    #[arg(long, conflicts_with = "no_vm")]
+    only: Option<String>,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    if args.only.is_none() {
+        stage("lint", || lints(&mut tally));
+        stage("unit tests", || units(&mut tally));
+    }
+    if !args.no_vm {
+        let mut guests = Guests::new(args.only);
+        for boot in boots(args.quick, &args.kernel) {
+            stage(&format!("guest {boot}"), || guests.run(&boot, &mut tally));
+        }
+        say(format!("guests rebooted: {}", guests.rebooted));
+    }
+    if tally == Tally::default() {
+        tally.fail("test run", "no test ran: --only takes a part of a test's name");
+    }
+    say(format!("all of it took {} s", start.elapsed().as_secs()));
+    say(tally.to_string());
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everything to boot, kernel by kernel.
+fn boots(quick: bool, wanted: &[String]) -> Vec<Boot> {
+    if quick {
+        return vec![Boot::two(guests::REFERENCE)];
+    }
+    let all = kernels::MATRIX.map(str::to_owned);
+    let wanted = if wanted.is_empty() { &all } else { wanted };
+    wanted.iter().flat_map(|kernel| guests::boots_of(kernel)).collect()
+}
+
+fn stage(name: &str, work: impl FnOnce()) {
+    say(format!("== {name}"));
+    let start = Instant::now();
+    work();
+    say(format!("== {name} took {} s", start.elapsed().as_secs()));
+}
+
+fn lints(tally: &mut Tally) {
+    for (name, result) in lint::all() {
+        tally.record(&name, result);
+    }
+}
+
+/// The unit tests of all crates that run on the host.
+fn units(tally: &mut Tally) {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]);
+    if let Err(error) = count_units(&mut command, tally) {
+        tally.fail("unit tests", &format!("{error:#}"));
+    }
+}
+
+fn count_units(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let before = tally.failed;
+    let mut sets = 0;
+    for (passed, failed) in text.lines().filter_map(tally::summary) {
+        sets += 1;
+        tally.passed += passed;
+        tally.failed += failed;
+    }
+    say(format!("{sets} sets of unit tests"));
+    if !output.status.success() {
+        say(text.trim_end());
+        say(String::from_utf8_lossy(&output.stderr).trim_end());
+        // It did not even build, or a test program was killed.
+        if tally.failed == before {
+            tally.fail("unit tests", &format!("{} ended with {}", shown(command), output.status));
+        }
+    } else if sets == 0 {
+        tally.fail("unit tests", &format!("{} ran no test", shown(command)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(quick: bool, wanted: &[&str]) -> Vec<String> {
+        let wanted: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
+        boots(quick, &wanted).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_kernel_boots_once_and_one_kernel_has_every_machine() {
+        assert_eq!(
+            names(false, &[]),
+            [
+                "6.1 two",
+                "6.12 two",
+                "6.12 one",
+                "6.12 four",
+                "6.12 cpuless",
+                "6.12 memoryless",
+                "6.12 two broken",
+                "newest two"
+            ]
+        );
+        assert_eq!(names(true, &[]), ["6.12 two"]);
+        assert_eq!(names(false, &["newest", "6.1"]), ["newest two", "6.1 two"]);
+    }
+}

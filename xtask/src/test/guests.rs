@@ -1,0 +1,157 @@
+//! How does one boot of the tests go, and what is a failure of it?
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::tally::{Tally, verdict};
+use crate::guest::{self, End, Guest, Load, Rig, Topology};
+use crate::kernels::{self, Kernel};
+use crate::paths::say;
+
+/// The kernel on which every machine is booted; the others get two nodes.
+pub(super) const REFERENCE: &str = "6.12";
+/// All tests of a boot together, emulated on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// MiB of /dev/vda, which fills the page cache, and of /dev/vdb, which is for swap.
+const DISKS: [u64; 2] = [2048, 512];
+
+/// One guest of the test run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Boot {
+    kernel: String,
+    topology: Topology,
+    /// Each probe and guard in turn switched off: its test must see it.
+    broken: bool,
+}
+
+impl Boot {
+    pub(super) fn two(kernel: &str) -> Self {
+        Self { kernel: kernel.to_owned(), topology: Topology::Two, broken: false }
+    }
+}
+
+impl fmt::Display for Boot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let broken = if self.broken { " broken" } else { "" };
+        write!(formatter, "{} {}{broken}", self.kernel, self.topology.name())
+    }
+}
+
+/// The boots of one kernel.
+pub(super) fn boots_of(kernel: &str) -> Vec<Boot> {
+    let two = Boot::two(kernel);
+    if kernel != REFERENCE {
+        return vec![two];
+    }
+    let others = [Topology::One, Topology::Four, Topology::Cpuless, Topology::Memoryless];
+    let others = others.map(|topology| Boot { topology, ..two.clone() });
+    let broken = Boot { broken: true, ..two.clone() };
+    [two].into_iter().chain(others).chain([broken]).collect()
+}
+
+/// Boots guests and counts their verdicts.
+pub(super) struct Guests {
+    /// Made at the first boot.
+    rig: Option<Rig>,
+    only: Option<String>,
+    /// Guests that died without a verdict and were booted again.
+    pub(super) rebooted: u32,
+}
+
+/// What a guest's console said.
+#[derive(Default)]
+struct Seen {
+    passed: u32,
+    failed: u32,
+}
+
+impl Guests {
+    pub(super) fn new(only: Option<String>) -> Self {
+        Self { rig: None, only, rebooted: 0 }
+    }
+
+    /// Boots one guest and counts what its tests said.
+    pub(super) fn run(&mut self, boot: &Boot, tally: &mut Tally) {
+        if let Err(error) = self.try_run(boot, tally) {
+            tally.fail(&format!("guest {boot}"), &format!("{error:#}"));
+        }
+    }
+
+    fn try_run(&mut self, boot: &Boot, tally: &mut Tally) -> Result<()> {
+        let kernel = kernels::find(&boot.kernel).context("a kernel of the matrix is missing")?;
+        let guest = self.guest(boot, &kernel)?;
+        let label = Boot { kernel: kernel.release.clone(), ..boot.clone() }.to_string();
+        let (mut end, mut seen) = watch(&guest, &label)?;
+        // The emulator loses a guest now and then while the kernel patches
+        // itself. What failed before that stays failed: it is not asked again.
+        if end == End::Died && seen.failed == 0 {
+            self.rebooted += 1;
+            let log = guest::keep_log(&guest.name)?;
+            let log = log.display();
+            say(format!("{label}: the guest died without a verdict, booting it again; log: {log}"));
+            (end, seen) = watch(&guest, &label)?;
+        }
+        tally.passed += seen.passed;
+        tally.failed += seen.failed;
+        if let Some(why) = self.complaint(end, &seen) {
+            let log = guest::log(&guest.name);
+            tally.fail(&format!("guest {boot}"), &format!("{why}; log: {}", log.display()));
+        }
+        Ok(())
+    }
+
+    fn guest(&mut self, boot: &Boot, kernel: &Kernel) -> Result<Guest> {
+        if self.rig.is_none() {
+            self.rig = Some(Rig::new()?);
+        }
+        let rig = self.rig.as_ref().context("nothing to boot")?;
+        let mut words = vec!["/bin/lab", "test", "--topology", boot.topology.name()];
+        if boot.broken {
+            words.push("--broken");
+        }
+        if let Some(only) = &self.only {
+            words.extend(["--only", only]);
+        }
+        let command = words.into_iter().map(str::to_owned).collect();
+        let load = Load { command, ..Load::default() };
+        let name = format!("test-{boot}").replace(' ', "-");
+        let guest = rig.guest(&name, kernel, &load)?;
+        let nodes = boot.topology.nodes();
+        Ok(Guest { nodes, disks: DISKS.to_vec(), timeout: TIMEOUT, ..guest })
+    }
+
+    /// What is wrong with a boot beside the tests that failed in it.
+    fn complaint(&self, end: End, seen: &Seen) -> Option<String> {
+        match end {
+            End::Died => Some("the guest died without a verdict".to_owned()),
+            End::TimedOut => Some(format!("no verdict within {} s", TIMEOUT.as_secs())),
+            // With --only, a boot may have nothing to say.
+            End::Exit(0) if seen.passed + seen.failed == 0 && self.only.is_none() => {
+                Some("no test ran".to_owned())
+            }
+            End::Exit(code) if code != 0 && seen.failed == 0 => {
+                Some(format!("its command ended with {code}, and no test said why"))
+            }
+            End::Exit(_) => None,
+        }
+    }
+}
+
+/// Boots the guest and prints each verdict.
+fn watch(guest: &Guest, label: &str) -> Result<(End, Seen)> {
+    let mut seen = Seen::default();
+    let end = guest::boot(guest, |line| match verdict(line) {
+        Some(true) => {
+            seen.passed += 1;
+            say(format!("{label}: {line}"));
+        }
+        Some(false) => {
+            seen.failed += 1;
+            say(format!("{label}: {line}"));
+        }
+        None => {}
+    })?;
+    Ok((end, seen))
+}
