@@ -39,6 +39,8 @@ pub(crate) enum Fact {
 /// What the lab reads of a decision.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Decided {
+    /// In plain words.
+    pub(crate) why: String,
     #[serde(flatten)]
     pub(crate) decision: migrate_ctl::model::Decision,
 }
@@ -113,8 +115,8 @@ impl Controller {
 
     /// The journal so far; a line that is being written is left for the next time.
     pub(crate) fn facts(&self) -> Result<Vec<Fact>> {
-        let text = fs::read_to_string(&self.journal)
-            .with_context(|| format!("read {}", self.journal))?;
+        let text =
+            fs::read_to_string(&self.journal).with_context(|| format!("read {}", self.journal))?;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole
             .lines()
@@ -124,15 +126,28 @@ impl Controller {
 
     /// All decisions about one process.
     pub(crate) fn decisions(&self, pid: u32) -> Result<Vec<migrate_ctl::model::Decision>> {
+        Ok(self.decided(pid)?.into_iter().map(|decided| decided.decision).collect())
+    }
+
+    /// The same with their reasons in plain words.
+    pub(crate) fn decided(&self, pid: u32) -> Result<Vec<Decided>> {
         let facts = self.facts()?;
         Ok(facts
             .into_iter()
             .filter_map(|fact| match fact {
-                Fact::Decision(decided) => Some(decided.decision),
+                Fact::Decision(decided) => Some(decided),
                 Fact::Ordered { .. } | Fact::Outcome(_) => None,
             })
-            .filter(|decision| decision.extent.domain.pid == pid)
+            .filter(|decided| decided.decision.extent.domain.pid == pid)
             .collect())
+    }
+
+    /// When an order went to the mover.
+    pub(crate) fn ordered(&self, wanted: u64) -> Result<Option<u64>> {
+        Ok(self.facts()?.into_iter().find_map(|fact| match fact {
+            Fact::Ordered { seq, now } if seq == wanted => Some(now),
+            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+        }))
     }
 
     /// All moves of one process that have ended.

@@ -10,12 +10,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use migrate_ctl::model::{Outcome, Verdict};
 use migrate_ctl::sys::boottime;
-use serde_json::Value;
 
-use crate::controller::{self, Controller};
-use crate::witness::{anon_on, vmstat};
-use crate::{sys, witness, work};
+use crate::controller::{self, Controller, Decided};
+use crate::witness::{pages_on, vmstat};
+use crate::{nodes, test};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -28,14 +28,16 @@ pub(crate) struct Args {
 const KEYS: u32 = 90_000;
 /// How long each of the first two acts watches the stranded server.
 const ACT: Duration = Duration::from_secs(15);
+/// The longest that we wait for the order, ns.
+const PATIENCE: u64 = 120_000_000_000;
 /// The tick of `migrate-ctl run`, its default.
 const TICK_SECONDS: f64 = 1.0;
 /// Families shown, as Prometheus would scrape them.
 const SHOWN: [&str; 4] = [
     "migrate_migration_duration_seconds_count{reason=\"syscall\"",
-    "migrate_own_move_pages_total{from_node=\"0\",to_node=\"1\"",
-    "migrate_own_move_seconds_total{from_node=\"0\",to_node=\"1\"",
-    "migrate_remote_share{",
+    "migrate_move_pages_total{from_node=\"0\",to_node=\"1\"",
+    "migrate_move_seconds_total{from_node=\"0\",to_node=\"1\"",
+    "migrate_cgroup_remote_ratio{",
 ];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -54,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn tell(line: &str) {
-    println!("demo: {line}");
+    test::say(&format!("demo: {line}"));
 }
 
 fn three_acts(redis: &Redis) -> Result<Vec<String>> {
@@ -65,104 +67,110 @@ fn three_acts(redis: &Redis) -> Result<Vec<String>> {
 
     tell("act 1, nobody: its threads go to node 1's CPUs, no controller runs");
     redis.strand()?;
-    let act = watch(redis, before.0)?;
-    tell(&act.text);
-    failures.extend(act.stayed("act 1"));
+    failures.extend(watch(redis, before.0)?.stayed("act 1"));
 
     tell("act 2, observe: `migrate-ctl run`");
-    let observer = Controller::start(&[])?;
+    let mut observer = Controller::start("")?;
     let act = watch(redis, before.0)?;
-    let said = observer.said("out");
-    for line in said
-        .lines()
-        .filter(|line| line.contains("redis") || line.contains("NUMA") || line.contains("observe"))
-    {
+    for line in observer.log().lines().filter(|line| is_summary(line)) {
         tell(&format!("  says: {}", line.trim()));
     }
     observer.stop()?;
-    tell(&act.text);
     failures.extend(act.stayed("act 2"));
 
     tell("act 3, enforce: home on node 0 first, then stranded again under `--mode enforce`");
     redis.come_home()?;
-    let enforcer = Controller::start(&["--mode", "enforce"])?;
+    let mut enforcer = Controller::start("--mode enforce")?;
     sleep(Duration::from_secs(4));
     failures.extend(enforce(redis, &enforcer)?);
     enforcer.stop()?;
     Ok(failures)
 }
 
+/// The lines about the server and the verdict, not the log.
+fn is_summary(line: &str) -> bool {
+    line.starts_with("  redis") || line.starts_with("NUMA") || line.ends_with("observe")
+}
+
 fn enforce(redis: &Redis, enforcer: &Controller) -> Result<Vec<String>> {
     let mut failures = Vec::new();
     let before = redis.placement()?;
-    let migrated = vmstat("pgmigrate_success");
+    let migrated = vmstat("pgmigrate_success")?;
     let stranded = redis.strand()?;
-    let ordered = enforcer.wait_for(120, "the move", |c| {
-        let move_of = |it: &Value| it["extent"]["domain"]["pid"] == redis.pid();
-        let decided = c.of_kind("decision").into_iter().find(|it| {
-            move_of(it) && it["verdict"] != "stay" && it["now"].as_u64() > Some(stranded)
-        })?;
-        let orders = c.of_kind("ordered");
-        let order = orders.iter().find(|it| it["seq"] == decided["seq"])?.clone();
-        Some((decided, order))
-    })?;
-    let began = seconds(&ordered.1["now"]);
-    failures.extend(punctual(redis, enforcer, stranded as f64 * 1e-9, began));
-    tell(&format!("  decided: {}", ordered.0["why"].as_str().unwrap_or_default()));
-    let outcome = enforcer.wait_for(60, "the outcome", |c| c.outcomes(redis.pid()).pop())?;
-    let home = home_after(redis, before.0, began)?;
+    let (decided, ordered) = first_order(redis, enforcer, stranded)?;
+    failures.extend(punctual(redis, enforcer, stranded, ordered)?);
+    tell(&format!("  decided: {}", decided.why));
+    let outcome = enforcer.first_outcome(redis.pid(), Duration::from_secs(60))?;
+    let outcome = outcome.context("the move has no outcome after 60 s")?;
+    let home = home_after(redis, before.0, ordered)?;
     let after = redis.placement()?;
     let came = after.1.saturating_sub(before.1);
-    let moved: u64 = outcome["legs"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|leg| leg["moved"].as_u64())
-        .sum();
     tell(&format!(
-        "  moved: {moved} pages in {:.2} s ({}); memory on {after}; pgmigrate_success +{}",
-        seconds(&outcome["duration"]),
-        outcome["end"].as_str().unwrap_or_default(),
-        vmstat("pgmigrate_success") - migrated,
+        "  moved: {} pages in {:.2} s ({}); memory on {after}; pgmigrate_success +{}",
+        outcome.moved(),
+        seconds(outcome.duration),
+        outcome.end.name(),
+        vmstat("pgmigrate_success")? - migrated,
     ));
     match home {
-        Some(seconds) if seconds <= 30.0 => {
-            tell(&format!("  home {seconds:.1} s after the move began"))
+        Some(passed) if passed <= 30.0 => {
+            tell(&format!("  home {passed:.1} s after the move began"));
         }
-        Some(seconds) => failures.push(format!("home only {seconds:.1} s after the move began")),
+        Some(passed) => failures.push(format!("home only {passed:.1} s after the move began")),
         None => failures.push(format!("less than 95 % of {} pages followed: {after}", before.0)),
     }
-    if (moved as f64) < 0.9 * came as f64 {
+    if (outcome.moved() as f64) < 0.9 * came as f64 {
+        let moved = outcome.moved();
         failures.push(format!("our ledger explains {moved} of {came} pages that came"));
     }
-    show_metrics(enforcer)?;
+    show_metrics()?;
     Ok(failures)
 }
 
+/// The first decision to move after `stranded`, and when it was ordered.
+fn first_order(redis: &Redis, enforcer: &Controller, stranded: u64) -> Result<(Decided, u64)> {
+    let end = boottime() + PATIENCE;
+    while boottime() < end {
+        let due = enforcer.decided(redis.pid())?.into_iter().find(|decided| {
+            decided.decision.now > stranded && matches!(decided.decision.verdict, Verdict::Move(_))
+        });
+        if let Some(decided) = due
+            && let Some(ordered) = enforcer.ordered(decided.decision.seq)?
+        {
+            return Ok((decided, ordered));
+        }
+        sleep(Duration::from_millis(100));
+    }
+    bail!("no move was ordered within {} s", seconds(PATIENCE))
+}
+
 /// Did the move begin within two ticks of what the first record 5 s after stranding said?
-fn punctual(redis: &Redis, enforcer: &Controller, stranded: f64, began: f64) -> Option<String> {
-    let decisions = enforcer.decisions(redis.pid());
-    let record = decisions.iter().find(|it| seconds(&it["now"]) >= stranded + 5.0)?;
-    let Some(move_in) = record["forecast"]["move_in"].as_f64() else {
-        return Some(format!("the record said nothing of when: {record}"));
+fn punctual(
+    redis: &Redis,
+    enforcer: &Controller,
+    stranded: u64,
+    ordered: u64,
+) -> Result<Option<String>> {
+    let since = |now: u64| seconds(now.saturating_sub(stranded));
+    let records = enforcer.decided(redis.pid())?;
+    let record = records.into_iter().find(|record| since(record.decision.now) >= 5.0);
+    let record = record.context("no record 5 s after stranding")?;
+    let Some(move_in) = record.decision.forecast.move_in else {
+        return Ok(Some(format!("it did not say when it would move: {}", record.why)));
     };
-    let said = seconds(&record["now"]) + move_in - stranded;
-    tell(&format!(
-        "  {:.1} s after stranding it said: {}",
-        seconds(&record["now"]) - stranded,
-        record["why"].as_str().unwrap_or_default()
-    ));
-    let real = began - stranded;
-    tell(&format!("  said: moves {said:.1} s after stranding; began {real:.1} s after it"));
-    ((said - real).abs() > 2.0 * TICK_SECONDS)
-        .then(|| format!("the move began at {real:.1} s, not within two ticks of {said:.1} s"))
+    let heard = since(record.decision.now);
+    let (said, began) = (heard + f64::from(move_in), since(ordered));
+    tell(&format!("  {heard:.1} s after stranding it said: {}", record.why));
+    tell(&format!("  said: moves {said:.1} s after stranding; began {began:.1} s after it"));
+    Ok(((said - began).abs() > 2.0 * TICK_SECONDS)
+        .then(|| format!("the move began at {began:.1} s, not within two ticks of {said:.1} s")))
 }
 
 /// Seconds from the beginning of the move until 95 % of the pages have come.
-fn home_after(redis: &Redis, pages: u64, began: f64) -> Result<Option<f64>> {
+fn home_after(redis: &Redis, pages: u64, began: u64) -> Result<Option<f64>> {
     loop {
-        let (_, there) = redis.counts()?;
-        let passed = boottime() as f64 * 1e-9 - began;
+        let there = redis.placement()?.1;
+        let passed = seconds(boottime() - began);
         if there as f64 >= 0.95 * pages as f64 {
             return Ok(Some(passed));
         }
@@ -176,46 +184,45 @@ fn home_after(redis: &Redis, pages: u64, began: f64) -> Result<Option<f64>> {
 /// NUMA balancing is on: both may move pages, and each move has an owner.
 fn beside(redis: &Redis) -> Result<Vec<String>> {
     redis.come_home()?;
-    let enforcer = Controller::start(&["--mode", "enforce"])?;
+    let mut enforcer = Controller::start("--mode enforce")?;
     sleep(Duration::from_secs(4));
-    // Who moved pages home before this does not count.
     let before = redis.placement()?;
     tell(&format!("redis-server (pid {}) under load, memory on {before}", redis.pid()));
-    let kernel = vmstat("numa_pages_migrated");
+    let kernel = vmstat("numa_pages_migrated")?;
     redis.strand()?;
     sleep(ACT * 2);
     let after = redis.placement()?;
-    let kernel = vmstat("numa_pages_migrated") - kernel;
-    let text = controller::metrics()?;
-    let ours = controller::metric(&text, "migrate_own_move_pages_total", &["to_node=\"1\""]);
+    let kernel = vmstat("numa_pages_migrated")? - kernel;
+    let outcomes = enforcer.outcomes(redis.pid())?;
+    let ours: u64 = outcomes.iter().map(Outcome::moved).sum();
     let came = after.1.saturating_sub(before.1);
-    tell(&format!("30 s after stranding: memory on {after}"));
+    tell(&format!("{} s after stranding: memory on {after}", 2 * ACT.as_secs()));
     tell(&format!("the kernel's balancing moved {kernel} pages on this machine, we moved {ours}"));
-    show_metrics(&enforcer)?;
+    show_metrics()?;
     enforcer.stop()?;
-    let explained = kernel as f64 + ours;
-    Ok((explained < 0.9 * came as f64)
-        .then(|| format!("{explained} pages moved by either explain less than 90 % of {came}"))
-        .into_iter()
-        .collect())
+    let explained = kernel + ours;
+    let short = (explained as f64) < 0.9 * came as f64;
+    let failure = || format!("{explained} pages moved by either explain less than 90 % of {came}");
+    Ok(short.then(failure).into_iter().collect())
 }
 
-fn show_metrics(enforcer: &Controller) -> Result<()> {
+/// A few of the lines that Prometheus would scrape, then all of them for the checks outside.
+fn show_metrics() -> Result<()> {
     // The outcome enters the snapshot at the next tick, and its verdict three ticks later.
     sleep(Duration::from_secs(6));
-    let text = controller::metrics()?;
+    let (status, text) = controller::get("/metrics")?;
+    ensure!(status == 200, "/metrics answers {status}");
     for wanted in SHOWN {
         if let Some(line) = text.lines().find(|line| line.starts_with(wanted)) {
             tell(&format!("  {line}"));
         }
     }
-    println!("METRICS-BEGIN\n{}METRICS-END", text);
-    ensure!(enforcer.pid() > 0, "the controller has gone");
+    test::say(&format!("METRICS-BEGIN\n{text}METRICS-END"));
     Ok(())
 }
 
-fn seconds(nanos: &Value) -> f64 {
-    nanos.as_f64().unwrap_or(0.0) * 1e-9
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 * 1e-9
 }
 
 /// Pages on node 0 and on node 1.
@@ -229,26 +236,25 @@ impl std::fmt::Display for Placement {
 }
 
 struct Act {
-    text: String,
     left: f64,
 }
 
 impl Act {
     fn stayed(&self, act: &str) -> Option<String> {
-        (self.left < 0.95)
-            .then(|| format!("{act}: only {:.1} % stayed on node 0", self.left * 100.0))
+        let percent = self.left * 100.0;
+        (self.left < 0.95).then(|| format!("{act}: only {percent:.1} % stayed on node 0"))
     }
 }
 
 /// Watches the stranded server for an act.
 fn watch(redis: &Redis, pages: u64) -> Result<Act> {
-    let migrated = vmstat("pgmigrate_success");
+    let migrated = vmstat("pgmigrate_success")?;
     sleep(ACT);
     let after = redis.placement()?;
-    let migrated = vmstat("pgmigrate_success") - migrated;
-    let text =
-        format!("  {} s later: memory on {after}; pgmigrate_success +{migrated}", ACT.as_secs());
-    Ok(Act { text, left: after.0 as f64 / pages as f64 })
+    let migrated = vmstat("pgmigrate_success")? - migrated;
+    let passed = ACT.as_secs();
+    tell(&format!("  {passed} s later: memory on {after}; pgmigrate_success +{migrated}"));
+    Ok(Act { left: after.0 as f64 / pages as f64 })
 }
 
 /// The server and its load. Dropping it kills both.
@@ -259,7 +265,7 @@ struct Redis {
 
 impl Redis {
     fn start() -> Result<Self> {
-        sys::pin(0, &witness::cpus_of(0))?;
+        nodes::run_on(None, 0)?;
         let server = Command::new("/usr/bin/redis-server")
             .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
             .args(["--enable-debug-command", "yes", "--loglevel", "warning"])
@@ -303,27 +309,21 @@ impl Redis {
 
     /// Its threads go to node 1's CPUs. Returns when.
     fn strand(&self) -> Result<u64> {
-        work::run_on(self.pid(), 1)?;
+        nodes::run_all_on(self.pid(), 1)?;
         Ok(boottime())
     }
 
     /// Its threads run on node 0, and so does its memory.
     fn come_home(&self) -> Result<()> {
-        work::run_on(self.pid(), 0)?;
-        let pid = self.pid().to_string();
-        if self.counts()?.1 > 0 {
-            controller::command(&["migrate", &pid, "--from", "1", "--to", "0"])?;
+        nodes::run_all_on(self.pid(), 0)?;
+        if self.placement()?.1 > 0 {
+            controller::say(&format!("migrate {} --from 1 --to 0", self.pid()))?;
         }
         Ok(())
     }
 
-    fn counts(&self) -> Result<(u64, u64)> {
-        Ok((anon_on(self.pid(), 0)?, anon_on(self.pid(), 1)?))
-    }
-
     fn placement(&self) -> Result<Placement> {
-        let (here, there) = self.counts()?;
-        Ok(Placement(here, there))
+        Ok(Placement(pages_on(self.pid(), 0)?, pages_on(self.pid(), 1)?))
     }
 }
 

@@ -1,14 +1,19 @@
-//! What runs inside the NUMA guest, besides the controller itself.
+//! What runs inside the NUMA guest, besides the controller itself: its first
+//! process, workloads whose true counts are known, the tests and the demo.
 
-mod controller;
-mod ksm;
-mod nodes;
 mod sys;
-mod test;
-mod tests;
+mod init;
+mod nodes;
 mod witness;
+
 mod work;
 mod worker;
+mod ksm;
+mod controller;
+
+mod test;
+mod tests;
+mod demo;
 
 use std::process::ExitCode;
 
@@ -23,12 +28,18 @@ enum Command {
     },
     /// The VM tests of one guest
     Test(test::Args),
+    /// Three acts with a real server: nobody, observe, enforce
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run();
+    }
     let result = match Command::parse() {
         Command::Work { work } => work::run(&work).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => Ok(test::run(&args)),
+        Command::Demo(args) => demo::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

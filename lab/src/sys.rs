@@ -111,14 +111,15 @@ impl Memory {
 
     /// Puts the pages into a pipe, which holds a reference to each until it is read or closed.
     pub(crate) fn splice_into(&self, pipe: &impl AsRawFd) -> io::Result<usize> {
-        let range =
-            libc::iovec { iov_base: self.start.cast(), iov_len: self.pages * PAGE };
+        let range = libc::iovec { iov_base: self.start.cast(), iov_len: self.pages * PAGE };
         // SAFETY: `range` describes our own mapping, which outlives the pipe's references: those
         // are references to pages, not to addresses.
         let bytes = unsafe {
             libc::vmsplice(pipe.as_raw_fd(), &raw const range, 1, libc::SPLICE_F_NONBLOCK)
         };
-        usize::try_from(bytes).map(|bytes| bytes / PAGE).map_err(|_negative| io::Error::last_os_error())
+        usize::try_from(bytes)
+            .map(|bytes| bytes / PAGE)
+            .map_err(|_negative| io::Error::last_os_error())
     }
 
     fn word(&self, page: usize) -> *mut u64 {
@@ -186,8 +187,9 @@ pub(crate) fn usage() -> Usage {
     unsafe { libc::getrusage(libc::RUSAGE_SELF, raw.as_mut_ptr()) };
     // SAFETY: it was zeroed, which is valid for integers, and then filled.
     let raw = unsafe { raw.assume_init() };
-    let nanos =
-        |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1000;
+    let nanos = |time: libc::timeval| {
+        time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1000
+    };
     Usage {
         minor: raw.ru_minflt.unsigned_abs(),
         major: raw.ru_majflt.unsigned_abs(),
@@ -225,23 +227,28 @@ pub(crate) fn loaded_programs() -> io::Result<Vec<u32>> {
 /// it back.
 pub(crate) fn drop_from_bounding_set(capability: u32) -> io::Result<()> {
     // SAFETY: the call takes numbers only.
-    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) }.into())
+    check(
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) }
+            .into(),
+    )
 }
 
 /// Mounts a folder over another.
 pub(crate) fn bind_mount(source: &str, target: &str) -> io::Result<()> {
     let (source, target) = (std::ffi::CString::new(source)?, std::ffi::CString::new(target)?);
     // SAFETY: both strings are terminated and outlive the call; a bind mount needs no more.
-    check(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            std::ptr::null(),
-            libc::MS_BIND,
-            std::ptr::null(),
-        )
-    }
-    .into())
+    check(
+        unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                std::ptr::null(),
+                libc::MS_BIND,
+                std::ptr::null(),
+            )
+        }
+        .into(),
+    )
 }
 
 pub(crate) fn unmount(target: &str) -> io::Result<()> {

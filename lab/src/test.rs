@@ -115,7 +115,10 @@ impl Lab {
 }
 
 /// What was counted between two readings.
-pub(crate) fn counted(probes: &mut Probes, act: impl FnOnce() -> Result<()>) -> Result<(Counts, Counts)> {
+pub(crate) fn counted(
+    probes: &mut Probes,
+    act: impl FnOnce() -> Result<()>,
+) -> Result<(Counts, Counts)> {
     let before = probes.read().context("read the probes")?;
     act()?;
     Ok((before, probes.read().context("read the probes")?))

@@ -25,21 +25,65 @@ pub(crate) enum Work {
     /// Memory on one node; after the first line it runs on another and uses that memory
     Strand(Strand),
     /// Touches so many new pages for each line
-    Touch { #[arg(long)] node: u16, #[arg(long)] pages: usize },
+    Touch {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
     /// Moves its pages to a node for each line, with move_pages(2)
-    Shift { #[arg(long)] node: u16, #[arg(long)] to: u16, #[arg(long)] pages: usize },
+    Shift {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        to: u16,
+        #[arg(long)]
+        pages: usize,
+    },
     /// Reads its pages over and over from another node's CPU, for hint faults
-    Scan { #[arg(long)] memory: u16, #[arg(long)] cpu: u16, #[arg(long)] pages: usize },
+    Scan {
+        #[arg(long)]
+        memory: u16,
+        #[arg(long)]
+        cpu: u16,
+        #[arg(long)]
+        pages: usize,
+    },
     /// Uses CPU time on one node for so many milliseconds, at each line
-    Burn { #[arg(long)] node: u16, #[arg(long)] millis: u64 },
+    Burn {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        millis: u64,
+    },
     /// Two mappings whose pages the kernel has merged, moved at each line
-    Ksm { #[arg(long)] pages: usize, #[arg(long)] to: u16 },
+    Ksm {
+        #[arg(long)]
+        pages: usize,
+        #[arg(long)]
+        to: u16,
+    },
     /// Pages held by a pipe; tries to move them at each line
-    Pinned { #[arg(long)] node: u16, #[arg(long)] to: u16 },
+    Pinned {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        to: u16,
+    },
     /// Pages that are in swap; touches them again at each line
-    Swap { #[arg(long)] node: u16, #[arg(long)] pages: usize },
+    Swap {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
     /// Holds memory of one node
-    Fill { #[arg(long)] node: u16, #[arg(long)] mib: usize },
+    Fill {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        mib: usize,
+    },
 }
 
 #[derive(Args)]

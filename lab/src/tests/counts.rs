@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use migrate_common::{CpuKey, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS, TaskCounters};
+use migrate_common::{
+    CpuKey, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS, TaskCounters,
+};
 use migrate_ctl::probes::Counts;
 
 use crate::sys;
@@ -119,9 +121,7 @@ fn hints(probes: &mut migrate_ctl::probes::Probes, worker: &mut Worker) -> Resul
     let key = HintKey { tgid: worker.pid(), cpu_node: 1, memory_node: 0 };
     let of = |counts: &Counts| counts.hints.get(&key).copied().unwrap_or(0);
     let remote = of(&after) - of(&before);
-    claim(remote >= truth / 2, || {
-        format!("hint faults from node 1 to node 0: {remote} of {truth}")
-    })
+    claim(remote >= truth / 2, || format!("hint faults from node 1 to node 0: {remote} of {truth}"))
 }
 
 fn cpu_time(lab: &Lab) -> Result<()> {

@@ -112,8 +112,11 @@ fn no_btf(_lab: &Lab) -> Result<()> {
 
 /// The exit code, and one line on standard error with these words in it.
 fn one_line(said: &Said, code: i32, words: &[&str]) -> Result<()> {
-    claim(said.code == Some(code), || format!("it ended with {:?}, not {code}: {said:?}", said.code))?;
-    let lines: Vec<&str> = said.err.lines().filter(|line| line.starts_with("migrate-ctl:")).collect();
+    claim(said.code == Some(code), || {
+        format!("it ended with {:?}, not {code}: {said:?}", said.code)
+    })?;
+    let lines: Vec<&str> =
+        said.err.lines().filter(|line| line.starts_with("migrate-ctl:")).collect();
     let [line] = lines[..] else {
         return claim(false, || format!("not one line: {:?}", said.err));
     };

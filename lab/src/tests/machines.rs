@@ -91,12 +91,13 @@ fn stays_off_memoryless(_lab: &Lab) -> Result<()> {
         Controller::start(&format!("--mode enforce --include pid:{}", worker.pid()))?;
     std::thread::sleep(SUMMARY);
     claim(controller.is_up()?, || format!("it ended: {}", controller.log()))?;
-    let ordered = controller.decisions(worker.pid())?.into_iter().find_map(|decision| {
-        match decision.verdict {
-            migrate_ctl::model::Verdict::Move(order) => Some(order.to),
-            migrate_ctl::model::Verdict::Stay => None,
-        }
-    });
+    let ordered =
+        controller.decisions(worker.pid())?.into_iter().find_map(|decision| {
+            match decision.verdict {
+                migrate_ctl::model::Verdict::Move(order) => Some(order.to),
+                migrate_ctl::model::Verdict::Stay => None,
+            }
+        });
     // Node 2 may be as near as node 0, but node 1 cannot take a page.
     claim(ordered.is_none_or(|to| to.0 != 1), || "a move to node 1 was ordered".to_owned())
 }
