@@ -28,11 +28,3 @@ pub(crate) fn vmstat(name: &str) -> Result<u64> {
 pub(crate) fn programs() -> Result<usize> {
     Ok(sys::loaded_programs().context("list the loaded BPF programs")?.len())
 }
-
-/// Whether a process is there and not a zombie.
-pub(crate) fn lives(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| !rest.starts_with(['Z', 'X'])))
-        .unwrap_or(false)
-}
