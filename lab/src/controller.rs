@@ -230,7 +230,7 @@ pub(crate) fn say_without(words: &str, capabilities: &'static [u32]) -> Result<S
 pub(crate) fn get(path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(ADDRESS).context("connect to the exporter")?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("read from the exporter")?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;

@@ -13,7 +13,7 @@ const MOVE: libc::c_int = 2;
 /// Bytes of a base page.
 pub(crate) const PAGE: usize = 4096;
 
-/// Private anonymous memory of this process, 4 KiB pages only, so that counts are exact.
+/// Memory of this process, 4 KiB pages only, so that counts are exact.
 pub(crate) struct Memory {
     start: *mut u8,
     pages: usize,
@@ -41,8 +41,34 @@ impl Memory {
         Ok(memory)
     }
 
+    /// Maps the beginning of a file for reading, without readahead.
+    pub(crate) fn map_file(file: &File, pages: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing; it is only
+        // read, and a short file would end us with SIGBUS, not with wrong data.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                pages * PAGE,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let memory = Self { start: start.cast(), pages };
+        memory.advise(libc::MADV_RANDOM)?;
+        Ok(memory)
+    }
+
     pub(crate) fn pages(&self) -> usize {
         self.pages
+    }
+
+    pub(crate) fn read_all(&self) -> u64 {
+        (0..self.pages).fold(0, |sum, page| sum ^ self.read(page))
     }
 
     /// Writes a word that is different for each page and `salt`.
@@ -255,18 +281,6 @@ pub(crate) fn unmount(target: &str) -> io::Result<()> {
     let target = std::ffi::CString::new(target)?;
     // SAFETY: the string is terminated and outlives the call.
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }.into())
-}
-
-pub(crate) fn swap_on(device: &str) -> io::Result<()> {
-    let device = std::ffi::CString::new(device)?;
-    // SAFETY: the string is terminated and outlives the call.
-    check(unsafe { libc::swapon(device.as_ptr(), 0) }.into())
-}
-
-pub(crate) fn swap_off(device: &str) -> io::Result<()> {
-    let device = std::ffi::CString::new(device)?;
-    // SAFETY: the string is terminated and outlives the call.
-    check(unsafe { libc::swapoff(device.as_ptr()) }.into())
 }
 
 /// Drops clean caches of a file from memory.

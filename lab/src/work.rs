@@ -4,6 +4,7 @@
 //! line that it reads: prints one line of JSON when the thing is done. It ends
 //! with its standard input, so nothing is left behind when a test dies.
 
+use std::fs::File;
 use std::io::{self, BufRead, Write, pipe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::{ksm, nodes};
 
 /// Pages of the mapping that has a policy of its own.
 const BOUND_PAGES: usize = 4;
+/// Nobody writes to it, so that its pages are in no cache but that of their readers.
+const DISK: &str = "/dev/vda";
 /// Buffers of a pipe.
 const PIPE_PAGES: usize = 16;
 
@@ -70,8 +73,8 @@ pub(crate) enum Work {
         #[arg(long)]
         to: u16,
     },
-    /// Pages that are in swap; touches them again at each line
-    Swap {
+    /// Maps a disk that is not cached and reads each page of it, at each line
+    Reread {
         #[arg(long)]
         node: u16,
         #[arg(long)]
@@ -126,7 +129,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Burn { node, millis } => burn(node, Duration::from_millis(millis)),
         Work::Ksm { pages, to } => merged(pages, to),
         Work::Pinned { node, to } => pinned(node, to),
-        Work::Swap { node, pages } => swap(node, pages),
+        Work::Reread { node, pages } => reread(node, pages),
         Work::Fill { node, mib } => fill(node, mib),
     }
 }
@@ -255,16 +258,13 @@ fn pinned(node: u16, to: u16) -> Result<()> {
     Ok(())
 }
 
-fn swap(node: u16, pages: usize) -> Result<()> {
+fn reread(node: u16, pages: usize) -> Result<()> {
     nodes::run_on(None, node)?;
-    let mut memory = placed(node, pages)?;
-    // What is still being written out is only taken by a later call.
-    for _ in 0..5 {
-        memory.advise(libc::MADV_PAGEOUT).context("page out")?;
-        std::thread::sleep(Duration::from_millis(300));
-    }
+    let disk = File::open(DISK).with_context(|| format!("open {DISK}"))?;
+    sys::forget_cache(&disk).with_context(|| format!("drop the page cache of {DISK}"))?;
+    let memory = Memory::map_file(&disk, pages).with_context(|| format!("map {DISK}"))?;
     at_each_line(|| {
-        memory.touch_all();
+        std::hint::black_box(memory.read_all());
         Ok(pages)
     })
 }
