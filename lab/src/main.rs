@@ -14,6 +14,7 @@ mod controller;
 mod test;
 mod tests;
 mod demo;
+mod scene;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Test(test::Args),
     /// Three acts with a real server: nobody, observe, enforce
     Demo(demo::Args),
+    /// A busy machine for a Prometheus outside
+    Scene(scene::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Work { work } => work::run(&work).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => Ok(test::run(&args)),
         Command::Demo(args) => demo::run(&args),
+        Command::Scene(args) => scene::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

@@ -5,23 +5,21 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::elf;
 use crate::paths::{cargo, run, say, target};
 use crate::setup::{self, Part};
-use crate::toolchain::{self, Toolchain};
+use crate::toolchain;
 
 /// Named, so that build scripts and procedural macros stay dynamic.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 const EBPF: &str = "bpfel-unknown-none";
 
 pub(crate) struct Built {
+    /// With the probes inside.
     pub(crate) controller: PathBuf,
-    /// The probes, as embedded into the controller.
-    pub(crate) object: PathBuf,
     /// What runs inside a guest.
     pub(crate) lab: PathBuf,
 }
@@ -48,7 +46,7 @@ pub(crate) fn build() -> Result<Built> {
         .env("MIGRATE_EBPF", &object);
     run(&mut command).context("build the controller")?;
     let made = target("static").join(HOST).join("release");
-    let built = Built { controller: made.join("migrate-ctl"), object, lab: made.join("lab") };
+    let built = Built { controller: made.join("migrate-ctl"), lab: made.join("lab") };
     for program in [&built.controller, &built.lab] {
         let is_static = elf::is_static(program)?;
         ensure!(is_static, "{} is not static: a guest cannot run it", program.display());
@@ -61,20 +59,15 @@ fn probes() -> Result<PathBuf> {
     setup::need(&[Part::Ebpf])?;
     let toolchain = toolchain::choose()?;
     say(format!("building the probes with {toolchain}"));
-    run(probes_cargo(&toolchain, "build")?.arg("--release")).context("build the probes")?;
-    let object = target("ebpf").join(EBPF).join("release/migrate-ebpf");
-    object.canonicalize().with_context(|| format!("find the probes at {}", object.display()))
-}
-
-/// Cargo for the eBPF crate, always with the same flags: others would rebuild the core library.
-pub(crate) fn probes_cargo(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
     let mut command = toolchain.cargo()?;
     command
-        .args([subcommand, "--locked", "-Z", "build-std=core", "--target", EBPF])
+        .args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", EBPF])
         .args(["-p", "migrate-ebpf", "--target-dir"])
         .arg(target("ebpf"))
         .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
-    Ok(command)
+    run(&mut command).context("build the probes")?;
+    let object = target("ebpf").join(EBPF).join("release/migrate-ebpf");
+    object.canonicalize().with_context(|| format!("find the probes at {}", object.display()))
 }
 
 /// The user's own flags and ours.

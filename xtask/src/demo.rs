@@ -5,6 +5,7 @@
 //! that it scraped are held against Prometheus' own checker and our document.
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::guest::{self, End, Guest, Load, Node, Rig};
 use crate::paths::{root, say, target};
-use crate::setup::Part;
-use crate::{kernels, packages, prometheus, setup};
+use crate::{kernels, packages, prometheus};
 
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// What the guest puts before a line for the user.
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    setup::need(&[Part::Prometheus])?;
+    let promtool = packages::prometheus()?.promtool;
     let kernel = kernels::find(&args.kernel)?;
     let balancing = args.balancing.to_string();
     let command = ["/bin/lab", "demo", "--balancing", &balancing].map(str::to_owned).to_vec();
@@ -42,12 +42,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let name = format!("demo-{}", kernel.release);
     let guest = Rig::new()?.guest(&name, &kernel, &load)?;
     let nodes = vec![Node { cpus: 2, memory_mib: 1536 }; 2];
-    let code = perform(&Guest { nodes, timeout: TIMEOUT, ..guest }, &kernel.series)?;
+    let (code, metrics) = perform(&Guest { nodes, timeout: TIMEOUT, ..guest })?;
+    check(&promtool, &metrics, &kernel.series)?;
     Ok(if code == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Boots the guest, once more if the emulator lost it before it said anything.
-fn perform(guest: &Guest, series: &str) -> Result<i32> {
+/// The guest's verdict and what it scraped. Boots it once more if the emulator lost it before it said anything.
+fn perform(guest: &Guest) -> Result<(i32, String)> {
     let mut screen = Screen::default();
     let mut end = guest::boot(guest, |line| screen.take(line))?;
     if end == End::Died && !screen.said_something {
@@ -65,8 +66,7 @@ fn perform(guest: &Guest, series: &str) -> Result<i32> {
             if code != 0 {
                 say(format!("the demo ended with {code}; log: {}", log.display()));
             }
-            check(&screen.metrics, series)?;
-            Ok(code)
+            Ok((code, screen.metrics))
         }
         End::Died => bail!("the guest died in the middle of the demo; log: {}", log.display()),
         End::TimedOut => {
@@ -102,11 +102,11 @@ impl Screen {
 }
 
 /// Keeps the scraped text and holds it against promtool and the document.
-fn check(metrics: &str, series: &str) -> Result<()> {
+fn check(promtool: &Path, metrics: &str, series: &str) -> Result<()> {
     ensure!(!metrics.is_empty(), "the demo scraped no metrics");
     let file = target("logs").join(format!("demo-metrics-{series}.prom"));
     fs::write(&file, metrics).with_context(|| format!("write {}", file.display()))?;
-    prometheus::check_exposition(metrics)?;
+    prometheus::check_exposition(promtool, metrics)?;
     let document = root().join("docs/metrics.md");
     let document =
         fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;

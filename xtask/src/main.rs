@@ -19,7 +19,6 @@ mod test;
 mod lint;
 mod tidy;
 mod clean;
-#[expect(dead_code, reason = "called by the demo and the tests in virtual machines")]
 mod prometheus;
 
 use std::process::ExitCode;

@@ -9,19 +9,20 @@ pub(crate) mod server;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
 /// Fails on everything that `promtool check metrics` has to say.
-pub(crate) fn check_exposition(text: &str) -> Result<()> {
-    let mut promtool = Command::new("promtool")
+pub(crate) fn check_exposition(promtool: &Path, text: &str) -> Result<()> {
+    let mut promtool = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("start promtool (Debian: apt-get install prometheus)")?;
+        .with_context(|| format!("start {}", promtool.display()))?;
     // It reads all before it says anything, so writing cannot block on its output.
     promtool.stdin.take().context("promtool has no input")?.write_all(text.as_bytes())?;
     let output = promtool.wait_with_output().context("wait for promtool")?;

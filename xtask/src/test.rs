@@ -6,6 +6,7 @@
 
 mod tally;
 mod guests;
+mod dashboard;
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -37,6 +38,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let start = Instant::now();
     let mut tally = Tally::default();
+    // A part of the tests was asked for.
+    let whole = args.only.is_none() && args.kernel.is_empty();
     if args.only.is_none() {
         stage("lint", || lints(&mut tally));
         stage("unit tests", || units(&mut tally));
@@ -45,6 +48,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         let mut guests = Guests::new(args.only);
         for boot in boots(args.quick, &args.kernel) {
             stage(&format!("guest {boot}"), || guests.run(&boot, &mut tally));
+        }
+        if whole {
+            stage("dashboard", || {
+                let result = guests.rig().and_then(dashboard::check);
+                tally.record("every query of the dashboard answers", result);
+            });
         }
         say(format!("guests rebooted: {}", guests.rebooted));
     }

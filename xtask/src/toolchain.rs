@@ -86,12 +86,6 @@ impl Toolchain {
         }
         Ok(command)
     }
-
-    /// Whether it brings clippy; Debian's belongs to an older compiler.
-    pub(crate) fn has_clippy(&self) -> bool {
-        let answers = |mut cargo: Command| quiet(cargo.args(["clippy", "--version"])).is_ok();
-        self.kind == Kind::Rustup && self.cargo().is_ok_and(answers)
-    }
 }
 
 /// Asks for a toolchain, for the whole run; the first call counts.

@@ -102,11 +102,15 @@ impl Guests {
         Ok(())
     }
 
-    fn guest(&mut self, boot: &Boot, kernel: &Kernel) -> Result<Guest> {
+    /// Made at the first call.
+    pub(super) fn rig(&mut self) -> Result<&Rig> {
         if self.rig.is_none() {
             self.rig = Some(Rig::new()?);
         }
-        let rig = self.rig.as_ref().context("nothing to boot")?;
+        self.rig.as_ref().context("nothing to boot")
+    }
+
+    fn guest(&mut self, boot: &Boot, kernel: &Kernel) -> Result<Guest> {
         let mut words = vec!["/bin/lab", "test", "--topology", boot.topology.name()];
         if boot.broken {
             words.push("--broken");
@@ -117,7 +121,7 @@ impl Guests {
         let command = words.into_iter().map(str::to_owned).collect();
         let load = Load { command, ..Load::default() };
         let name = format!("test-{boot}").replace(' ', "-");
-        let guest = rig.guest(&name, kernel, &load)?;
+        let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
         Ok(Guest { nodes, disks: DISKS.to_vec(), timeout: TIMEOUT, ..guest })
     }
