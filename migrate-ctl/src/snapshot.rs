@@ -48,6 +48,7 @@ pub struct HookVerdict {
     pub signal: &'static str,
     /// Kind and kernel name, as in `fexit folio_isolate_lru`.
     pub hook: String,
+    #[serde(flatten)]
     pub state: HookState,
 }
 
