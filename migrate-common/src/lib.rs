@@ -7,14 +7,26 @@
 /// Slots of [`Latency::buckets`]: slot `i` counts calls of `[2^i, 2^(i+1))` ns.
 pub const BUCKETS: usize = 40;
 
-/// `enum migrate_reason` has 10 values on 7.3; what is beyond lands in the last slot.
-pub const REASONS: usize = 16;
+/// `enum migrate_reason` has 11 values on 7.3; what is beyond lands in the last slot.
+pub const REASONS: u32 = 16;
 
-/// Largest CPU number whose node the probes know.
-pub const MAX_CPUS: u32 = 4096;
+/// CPUs whose node the probes know: as many as the kernel takes on x86-64.
+pub const MAX_CPUS: u32 = 8192;
 
 /// Processes that one map holds; further ones are counted in [`Lost`].
 pub const MAX_TASKS: u32 = 16384;
+
+/// Processes × nodes they ran on; most stay on one or two.
+pub const MAX_CPU_TIMES: u32 = 2 * MAX_TASKS;
+
+/// Processes × nodes they ran on × nodes they met memory on.
+pub const MAX_HINTS: u32 = 4 * MAX_TASKS;
+
+/// Threads that migrate at the same time.
+pub const MAX_CALLERS: u32 = 4096;
+
+/// Threads of the controller that move at the same time.
+pub const MAX_MOVERS: u32 = 64;
 
 /// Period of the CPU sampling clock: 99 samples a second on each busy CPU.
 pub const SAMPLE_PERIOD_NS: u64 = 1_000_000_000 / 99;
@@ -27,7 +39,8 @@ pub struct TaskCounters {
     pub isolation_tried: u64,
     /// Of those, the ones that were busy or on no list.
     pub isolation_refused: u64,
-    /// Folios put back on their list without having moved.
+    /// Folios put back on their list without having moved; compaction's too, whose attempts do
+    /// not count above.
     pub isolation_put_back: u64,
     /// Page faults that finished without waiting for a device.
     pub faults_minor: u64,

@@ -1,9 +1,15 @@
 //! Page faults, minor and major, by the rule of the kernel's own `getrusage`.
+//!
+//! The hottest of the probes: 395 instructions a fault on 6.12, 10 % of the
+//! 3,789 of a first touch (QEMU, one instruction per virtual nanosecond).
+
+use core::mem::offset_of;
 
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
+use migrate_common::TaskCounters;
 
-use crate::{charge, tasks};
+use crate::{kernel, tasks};
 
 /// `enum vm_fault_reason`: the same bits on all kernels.
 const MAJOR: u32 = 0x4;
@@ -22,18 +28,16 @@ const REMOTE: u32 = 0x80;
 #[fexit(function = "handle_mm_fault")]
 fn handle_mm_fault(ctx: FExitContext) -> i32 {
     let flags: u32 = ctx.arg(2);
+    // The result stands behind the last argument.
     let result: u32 = ctx.arg(4);
     if result & (RETRY | ERROR) != 0 || flags & REMOTE != 0 {
         return 0;
     }
-    let Some(slot) = tasks::slot(&ctx, charge::current().1) else { return 0 };
     let counter = if result & MAJOR != 0 || flags & TRIED != 0 {
-        // SAFETY: a field of a map slot; only its address is taken.
-        unsafe { &raw mut (*slot).faults_major }
+        offset_of!(TaskCounters, faults_major)
     } else {
-        // SAFETY: as above.
-        unsafe { &raw mut (*slot).faults_minor }
+        offset_of!(TaskCounters, faults_minor)
     };
-    tasks::add(counter, 1);
+    tasks::add(&ctx, kernel::current().tgid, counter, 1);
     0
 }

@@ -2,23 +2,29 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::maps::Array;
 use aya_log_ebpf::warn;
 use migrate_common::{LOST_SLOTS, Lost};
 
-/// Written here, read by the controller; cannot be full.
-#[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
+use crate::slot;
 
-/// Counts one lost event; the first on each CPU is also logged.
+/// Written here, read by the controller; cannot be full. Not per CPU: it is touched in trouble only.
+#[map]
+static LOST: Array<u64> = Array::with_max_entries(LOST_SLOTS, 0);
+
+/// Counts one lost event; the first of each kind is also logged.
 pub(crate) fn count(ctx: &impl EbpfContext, what: Lost) {
-    let Some(slot) = LOST.get_ptr_mut(what as u32) else { return };
-    // SAFETY: the slot belongs to this CPU and is only written here; an interrupt may at worst
-    // lose one count of the same kind.
-    let before = unsafe { slot.read() };
-    // SAFETY: as above.
-    unsafe { slot.write(before + 1) };
+    let Some(lost) = LOST.get_ptr_mut(what as u32) else { return };
+    // SAFETY: a slot of this map; two CPUs that both see 0 log twice, nothing worse.
+    let before = unsafe { lost.read_volatile() };
+    slot::add(lost, 1);
     if before == 0 {
-        warn!(ctx, "map of lost kind {} is full; further losses are counted only", what as u32);
+        match what {
+            Lost::Tasks => warn!(ctx, "map TASKS is full: new processes are not counted"),
+            Lost::CpuTime => warn!(ctx, "map CPU_TIME is full: CPU time is not counted"),
+            Lost::Hints => warn!(ctx, "map HINTS is full: hint faults are not counted"),
+            Lost::Migrations => warn!(ctx, "map MIGRATIONS is full: migrations are not counted"),
+            Lost::Callers => warn!(ctx, "too many migrations at once: some are charged to callers"),
+        }
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Every signal stands alone: a hook that the kernel lacks costs that signal
 //! only. `charge` knows whose pages a thread is working on, `lost` what could
-//! not be counted.
+//! not be counted, `slot` how several CPUs add to one counter.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
-#![expect(internal_features, reason = "the only way to an atomic addition on this target")]
+// Atomic addition: `core` compiles none of it for a target without compare-and-swap.
+#![feature(asm_experimental_arch)]
 
 mod charge;
+mod kernel;
 mod lost;
+mod slot;
 mod tasks;
 
 mod isolation;

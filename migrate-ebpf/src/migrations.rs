@@ -1,13 +1,19 @@
 //! Page migrations, by anyone: one event per `migrate_pages()` call of the kernel.
+//!
+//! So a page of a large move costs nothing measurable here.
 
-use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use core::mem::offset_of;
+
 use aya_ebpf::macros::{btf_tracepoint, map};
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
-use migrate_common::{BUCKETS, Latency, Lost, MAX_TASKS, MigrationKey, MigrationTotals, REASONS};
+use aya_ebpf::{EbpfContext, Global};
+use migrate_common::{
+    BUCKETS, Latency, Lost, MAX_CALLERS, MAX_TASKS, MigrationKey, MigrationTotals, OwnMove, REASONS,
+};
 
-use crate::{charge, lost, tasks};
+use crate::slot::{self, Slot};
+use crate::{charge, kernel, lost};
 
 /// Written here, read and cleared of exited processes by the controller. Full: counted as lost.
 #[map]
@@ -15,26 +21,38 @@ static MIGRATIONS: HashMap<MigrationKey, MigrationTotals> = HashMap::with_max_en
 
 /// By `enum migrate_reason`. Written here, read by the controller; cannot be full.
 #[map]
-static LATENCY: PerCpuArray<Latency> = PerCpuArray::with_max_entries(REASONS as u32, 0);
+static LATENCY: PerCpuArray<Latency> = PerCpuArray::with_max_entries(REASONS, 0);
 
-/// Thread → when its call began, ns. Written here only. Full: that call counts as lost.
+/// When a call began, ns. Written here only. Full: that call has no duration, and counts as lost.
 #[map]
-static BEGAN: HashMap<u32, u64> = HashMap::with_max_entries(4096, 0);
+static BEGAN: HashMap<BeganKey, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
+
+/// MR_SYSCALL of this kernel: `migrate_pages(2)`, `move_pages(2)` and cpusets.
+#[unsafe(no_mangle)]
+static REASON_SYSCALL: Global<u32> = Global::new(0);
+
+/// Calls nest: allocating the target of one may compact or demote, which migrates in turn.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct BeganKey {
+    thread: u32,
+    reason: u32,
+}
 
 /// What one call did.
 struct Call {
     moved: u64,
     failed: u64,
     reason: u32,
-    nanos: u64,
+    /// None: it began before the probes.
+    nanos: Option<u64>,
 }
 
 /// `mm_migrate_pages_start(enum migrate_mode mode, int reason)`. Checked on 6.1, 6.12, 7.3.
 #[btf_tracepoint(function = "mm_migrate_pages_start")]
 fn mm_migrate_pages_start(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if BEGAN.insert(charge::current().0, now, 0).is_err() {
+    let key = BeganKey { thread: kernel::current().id, reason: ctx.arg(1) };
+    if BEGAN.insert(key, kernel::now(), 0).is_err() {
         lost::count(&ctx, Lost::Callers);
     }
     0
@@ -56,59 +74,41 @@ fn mm_migrate_pages_8(ctx: BtfTracePointContext) -> i32 {
 }
 
 fn ended(ctx: &impl EbpfContext, moved: u64, failed: u64, reason: u32) {
-    let thread = charge::current().0;
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: a map slot that only this thread writes.
-    let began = BEGAN.get_ptr(thread).map(|began| unsafe { began.read() });
-    let _ = BEGAN.remove(thread);
-    let nanos = began.map_or(0, |began| now.saturating_sub(began));
-    let call = Call { moved, failed, reason: reason.min(REASONS as u32 - 1), nanos };
+    let key = BeganKey { thread: kernel::current().id, reason };
+    let began = Slot::find(&BEGAN, &key).map(|began| began.read());
+    let _ = BEGAN.remove(key);
+    let nanos = began.map(|began| kernel::now().saturating_sub(began));
+    let call = Call { moved, failed, reason: reason.min(REASONS - 1), nanos };
     add_latency(&call);
-    add_totals(ctx, &call);
-    if let Some(own) = charge::own_move() {
-        // SAFETY: a field of a map slot; only its address is taken.
-        tasks::add(unsafe { &raw mut (*own).moved }, moved);
-        // SAFETY: as above.
-        tasks::add(unsafe { &raw mut (*own).failed }, failed);
+    let payer = if reason == REASON_SYSCALL.load() { charge::target() } else { charge::caller() };
+    add_totals(ctx, &call, payer.tgid, payer.own.is_some());
+    if let Some(own) = payer.own {
+        own.add(offset_of!(OwnMove, moved), moved);
+        own.add(offset_of!(OwnMove, failed), failed);
     }
 }
 
 fn add_latency(call: &Call) {
     let Some(latency) = LATENCY.get_ptr_mut(call.reason) else { return };
-    // SAFETY: the slot belongs to this CPU; preemption is off while a tracing program runs.
-    let latency = unsafe { &mut *latency };
-    latency.calls += 1;
-    latency.moved += call.moved;
-    latency.failed += call.failed;
-    latency.nanos += call.nanos;
-    let bucket = (63 - (call.nanos | 1).leading_zeros()) as usize;
-    if let Some(slot) = latency.buckets.get_mut(bucket.min(BUCKETS - 1)) {
-        *slot += 1;
-    }
+    let add = |field, value| slot::add(latency.wrapping_byte_add(field).cast(), value);
+    add(offset_of!(Latency, calls), 1);
+    add(offset_of!(Latency, moved), call.moved);
+    add(offset_of!(Latency, failed), call.failed);
+    let Some(nanos) = call.nanos else { return };
+    add(offset_of!(Latency, nanos), nanos);
+    // The last slot takes all that is longer than 2^39 ns, nine minutes.
+    let bucket = (nanos.max(1).ilog2() as usize).min(BUCKETS - 1);
+    add(offset_of!(Latency, buckets) + bucket * size_of::<u64>(), 1);
 }
 
-fn add_totals(ctx: &impl EbpfContext, call: &Call) {
+fn add_totals(ctx: &impl EbpfContext, call: &Call, tgid: u32, own: bool) {
     #[expect(clippy::cast_possible_truncation, reason = "below REASONS")]
-    let key = MigrationKey {
-        tgid: charge::target(),
-        reason: call.reason as u16,
-        own: u16::from(charge::own_move().is_some()),
-    };
-    if MIGRATIONS.get_ptr_mut(key).is_none() {
-        // Another CPU may make it meanwhile; the look-up below settles it.
-        let _ = MIGRATIONS.insert(key, MigrationTotals::default(), 1);
-    }
-    let Some(totals) = MIGRATIONS.get_ptr_mut(key) else {
-        lost::count(ctx, Lost::Migrations);
-        return;
-    };
-    // SAFETY: fields of a map slot; only their addresses are taken.
-    tasks::add(unsafe { &raw mut (*totals).calls }, 1);
-    // SAFETY: as above.
-    tasks::add(unsafe { &raw mut (*totals).moved }, call.moved);
-    // SAFETY: as above.
-    tasks::add(unsafe { &raw mut (*totals).failed }, call.failed);
-    // SAFETY: as above.
-    tasks::add(unsafe { &raw mut (*totals).nanos }, call.nanos);
+    let key = MigrationKey { tgid, reason: call.reason as u16, own: u16::from(own) };
+    let nothing = MigrationTotals { calls: 0, moved: 0, failed: 0, nanos: 0 };
+    let totals = Slot::find_or_make(ctx, &MIGRATIONS, &key, &nothing, Lost::Migrations);
+    let Some(totals) = totals else { return };
+    totals.add(offset_of!(MigrationTotals, calls), 1);
+    totals.add(offset_of!(MigrationTotals, moved), call.moved);
+    totals.add(offset_of!(MigrationTotals, failed), call.failed);
+    totals.add(offset_of!(MigrationTotals, nanos), call.nanos.unwrap_or(0));
 }

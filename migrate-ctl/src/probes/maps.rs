@@ -1,0 +1,164 @@
+//! The probes' maps, by what they mean.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::{Ebpf, Pod};
+use migrate_common::{
+    CpuKey, HintKey, LOST_SLOTS, Latency, MAX_CPUS, MigrationKey, MigrationTotals, OwnMove,
+    TaskCounters,
+};
+
+use super::ProbesError;
+use crate::model::NodeId;
+use crate::mover::MoveCounter;
+
+/// Everything counted since the probes were attached, but for processes forgotten since.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub tasks: BTreeMap<u32, TaskCounters>,
+    /// Samples, one each `SAMPLE_PERIOD_NS` of CPU time.
+    pub cpu: BTreeMap<CpuKey, u64>,
+    pub hints: BTreeMap<HintKey, u64>,
+    pub migrations: BTreeMap<MigrationKey, MigrationTotals>,
+    /// By reason, as this kernel names it; every reason that it has.
+    pub latency: Vec<(String, Latency)>,
+    /// By slot of `migrate_common::Lost`.
+    pub lost: [u64; LOST_SLOTS as usize],
+}
+
+pub(super) struct Maps {
+    tasks: HashMap<MapData, u32, TaskCounters>,
+    cpu: HashMap<MapData, CpuKey, u64>,
+    hints: HashMap<MapData, HintKey, u64>,
+    migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
+    latency: PerCpuArray<MapData, Latency>,
+    lost: Array<MapData, u64>,
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ProbesError> {
+        Ok(Self {
+            tasks: take(ebpf, "TASKS")?,
+            cpu: take(ebpf, "CPU_TIME")?,
+            hints: take(ebpf, "HINTS")?,
+            migrations: take(ebpf, "MIGRATIONS")?,
+            latency: take(ebpf, "LATENCY")?,
+            lost: take(ebpf, "LOST")?,
+        })
+    }
+
+    pub(super) fn read(&self, reasons: &[(String, u32)]) -> Result<Counts, ProbesError> {
+        let mut counts = Counts {
+            tasks: entries(&self.tasks).map_err(at("TASKS"))?,
+            cpu: entries(&self.cpu).map_err(at("CPU_TIME"))?,
+            hints: entries(&self.hints).map_err(at("HINTS"))?,
+            migrations: entries(&self.migrations).map_err(at("MIGRATIONS"))?,
+            ..Counts::default()
+        };
+        for (name, reason) in reasons {
+            let cpus = self.latency.get(reason, 0).map_err(at("LATENCY"))?;
+            counts.latency.push((name.clone(), cpus.iter().fold(Latency::default(), sum)));
+        }
+        for (slot, count) in (0..).zip(&mut counts.lost) {
+            *count = self.lost.get(&slot, 0).map_err(at("LOST"))?;
+        }
+        Ok(counts)
+    }
+
+    /// Frees the slots of a process that `seen` knows.
+    pub(super) fn forget(&mut self, tgid: u32, seen: &Counts) {
+        // An entry that is gone already is just what we want.
+        let _ = self.tasks.remove(&tgid);
+        let (first, last) = (CpuKey { tgid, node: 0 }, CpuKey { tgid, node: u32::MAX });
+        for (key, _) in seen.cpu.range(first..=last) {
+            let _ = self.cpu.remove(key);
+        }
+        let first = HintKey { tgid, cpu_node: 0, memory_node: 0 };
+        let last = HintKey { tgid, cpu_node: u16::MAX, memory_node: u16::MAX };
+        for (key, _) in seen.hints.range(first..=last) {
+            let _ = self.hints.remove(key);
+        }
+        let first = MigrationKey { tgid, reason: 0, own: 0 };
+        let last = MigrationKey { tgid, reason: u16::MAX, own: u16::MAX };
+        for (key, _) in seen.migrations.range(first..=last) {
+            let _ = self.migrations.remove(key);
+        }
+    }
+}
+
+/// Counters of the moves that the mover's thread carries out.
+pub struct OwnMoves {
+    moves: HashMap<MapData, u32, OwnMove>,
+    moving: HashMap<MapData, u32, u32>,
+}
+
+impl OwnMoves {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Option<Self> {
+        let moves = take(ebpf, "OWN_MOVES").ok()?;
+        Some(Self { moves, moving: take(ebpf, "MOVING").ok()? })
+    }
+}
+
+impl MoveCounter for OwnMoves {
+    fn begin(&mut self, tid: u32, target: u32) {
+        let fresh = OwnMove { target, ..OwnMove::default() };
+        // Where the slot cannot be made nothing is counted: the move then shows as 0 pages.
+        let made =
+            self.moves.insert(tid, fresh, 0).and_then(|()| self.moving.insert(target, tid, 0));
+        if let Err(error) = made {
+            tracing::warn!(%error, target, "this move will not be counted");
+        }
+    }
+
+    fn end(&mut self, tid: u32) -> OwnMove {
+        // The counts of a slot that could not be made are those of no move at all.
+        let begun = self.moves.get(&tid, 0).unwrap_or_default();
+        // Taken first, so that the probes are done with the slot when it is read.
+        let _ = self.moving.remove(&begun.target);
+        let counted = self.moves.get(&tid, 0).unwrap_or(begun);
+        let _ = self.moves.remove(&tid);
+        counted
+    }
+}
+
+/// Tells the probes the node of each CPU.
+pub(super) fn tell_nodes(ebpf: &mut Ebpf, cpus: &[(u32, NodeId)]) -> Result<(), ProbesError> {
+    let name = "NODE_OF_CPU";
+    // Borrowed: a map that is closed before the programs are loaded is lost to them.
+    let map = ebpf.map_mut(name).ok_or(ProbesError::NoMap(name))?;
+    let mut nodes: Array<&mut MapData, u32> = Array::try_from(map).map_err(at(name))?;
+    for &(cpu, node) in cpus.iter().filter(|(cpu, _)| *cpu < MAX_CPUS) {
+        // 0 is for CPUs that nobody told of.
+        nodes.set(cpu, u32::from(node.0) + 1, 0).map_err(at(name))?;
+    }
+    Ok(())
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, ProbesError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(ProbesError::NoMap(name))?;
+    M::try_from(map).map_err(at(name))
+}
+
+/// What is removed while we walk is left out; nobody but us removes.
+fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<BTreeMap<K, V>, MapError> {
+    map.iter().collect()
+}
+
+fn sum(mut all: Latency, one: &Latency) -> Latency {
+    all.calls += one.calls;
+    all.moved += one.moved;
+    all.failed += one.failed;
+    all.nanos += one.nanos;
+    for (all, one) in all.buckets.iter_mut().zip(&one.buckets) {
+        *all += one;
+    }
+    all
+}
+
+fn at(name: &'static str) -> impl Fn(MapError) -> ProbesError {
+    move |error| ProbesError::Map { name, why: super::attach::in_full(&error) }
+}

@@ -1,0 +1,39 @@
+//! Fields of the running kernel's structs, at offsets that the loader found in its BTF.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel};
+
+/// Byte offset of a field; 0: this kernel has none (none of the fields we read stands first).
+pub(crate) type Offset = Global<u32>;
+
+/// The calling thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    pub(crate) id: u32,
+    pub(crate) tgid: u32,
+}
+
+pub(crate) fn current() -> Thread {
+    let both = bpf_get_current_pid_tgid();
+    #[expect(clippy::cast_possible_truncation, reason = "the helper packs two u32")]
+    Thread { id: both as u32, tgid: (both >> 32) as u32 }
+}
+
+/// CLOCK_MONOTONIC in ns.
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The field of a struct; none where it cannot be read or this kernel has no such field.
+pub(crate) fn field<T>(of: *const u8, offset: &Offset) -> Option<T> {
+    match offset.load() {
+        0 => None,
+        bytes => read(of.wrapping_add(bytes as usize).cast()),
+    }
+}
+
+pub(crate) fn read<T>(from: *const T) -> Option<T> {
+    // SAFETY: the helper checks the address itself and fails where there is nothing to read.
+    unsafe { bpf_probe_read_kernel(from) }.ok()
+}
