@@ -134,20 +134,22 @@ pub(crate) fn run(work: &Work) -> Result<()> {
     }
 }
 
-/// Memory on a node, placed by a task policy that is gone afterwards.
+/// Memory on a node, there by first touch; on a node without CPUs by a policy that is gone
+/// afterwards. The thread runs on the node's CPUs from then on, if it has any.
 fn placed(node: u16, pages: usize) -> Result<Memory> {
     let mut memory = Memory::map(pages).context("map")?;
-    sys::bind_task(node).with_context(|| format!("bind to node {node}"))?;
-    memory.touch_all();
-    sys::unbind_task().context("unbind")?;
+    if nodes::cpus(node)?.is_empty() {
+        sys::bind_task(node).with_context(|| format!("bind to node {node}"))?;
+        memory.touch_all();
+        sys::unbind_task().context("unbind")?;
+    } else {
+        nodes::run_on(None, node)?;
+        memory.touch_all();
+    }
     Ok(memory)
 }
 
 fn strand(args: &Strand) -> Result<()> {
-    // A node without CPUs can hold memory, but nothing runs there.
-    if !nodes::cpus(args.from)?.is_empty() {
-        nodes::run_on(None, args.from)?;
-    }
     let mut memory = placed(args.from, args.mib * 256)?;
     let mut small = None;
     match args.policy {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use migrate_ctl::model::End;
 
-use crate::controller::{Controller, Fact};
+use crate::controller::{Controller, Decided, Fact};
 use crate::test::{Lab, Machine, Off, Test, claim, say};
 use crate::tests::control::stranded;
 use crate::worker::Worker;
@@ -62,9 +62,16 @@ fn wait_for_order(controller: &Controller, pid: u32) -> Result<()> {
         if ordered {
             return Ok(());
         }
-        ensure!(Instant::now() < end, "process {pid} was not moved: {}", controller.log());
+        ensure!(Instant::now() < end, "process {pid} was not moved: {:?}", last(&facts, pid));
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+fn last(facts: &[Fact], pid: u32) -> Option<&Decided> {
+    facts.iter().rev().find_map(|fact| match fact {
+        Fact::Decision(one) if one.decision.extent.domain.pid == pid => Some(one),
+        Fact::Decision(_) | Fact::Ordered { .. } | Fact::Outcome(_) => None,
+    })
 }
 
 fn end_of(controller: &Controller, worker: &Worker) -> Result<Option<End>> {
