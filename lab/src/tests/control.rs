@@ -233,7 +233,7 @@ fn doctor(_lab: &Lab) -> Result<()> {
         let mut of = hooks.iter().filter(|hook| hook["signal"] == signal).peekable();
         claim(of.peek().is_some(), || format!("doctor does not name {signal}"))?;
         for hook in of {
-            claim(hook["state"]["state"] == "attached", || format!("not attached: {hook}"))?;
+            claim(hook["state"] == "attached", || format!("not attached: {hook}"))?;
         }
     }
     let text = crate::controller::say("doctor")?;
