@@ -4,6 +4,7 @@
 //! sampler on the blocking pool, moves on the mover's thread. Stages hand over
 //! values; the tick below reads as the data flow.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -284,12 +285,9 @@ impl Controller {
             .iter()
             .filter_map(|decision| Some((domain_of(tick, decision)?, decision)))
             .collect();
-        let missing: Vec<String> = self
-            .hooks
-            .iter()
-            .filter(|hook| hook.state != HookState::Attached)
-            .map(|hook| format!("{} ({})", hook.signal, hook.hook))
-            .collect();
+        let lost = self.hooks.iter().filter(|hook| hook.state != HookState::Attached);
+        let missing: BTreeSet<&str> = lost.map(|hook| hook.signal).collect();
+        let missing: Vec<&str> = missing.into_iter().collect();
         report::summary(&report::Seen {
             nodes: &tick.nodes,
             decided: &decided,

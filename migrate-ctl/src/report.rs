@@ -19,7 +19,7 @@ pub struct Seen<'a> {
     /// Pages moved so far by us.
     pub moved: u64,
     /// Signals that this kernel or these capabilities do not give.
-    pub missing: &'a [String],
+    pub missing: &'a [&'a str],
 }
 
 /// A few lines for the terminal.
@@ -28,7 +28,10 @@ pub fn summary(seen: &Seen<'_>) -> String {
     if !seen.missing.is_empty() {
         push(
             &mut text,
-            format_args!("without: {}; see `migrate-ctl doctor`", seen.missing.join(", ")),
+            format_args!(
+                "not all hooks of {} are attached: see `migrate-ctl doctor`",
+                seen.missing.join(", ")
+            ),
         );
     }
     if seen.nodes.values().filter(|node| node.has_memory).count() < 2 {

@@ -219,13 +219,13 @@ impl Sampler {
                 .chain(self.last.migrations.keys().map(|key| key.tgid))
                 .filter(exited)
                 .collect();
-            for tgid in counted {
+            for &tgid in &counted {
                 probes.forget(tgid, &self.last);
-                self.last.tasks.remove(&tgid);
-                self.last.cpu.retain(|key, _| key.tgid != tgid);
-                self.last.hints.retain(|key, _| key.tgid != tgid);
-                self.last.migrations.retain(|key, _| key.tgid != tgid);
             }
+            self.last.tasks.retain(|tgid, _| !counted.contains(tgid));
+            self.last.cpu.retain(|key, _| !counted.contains(&key.tgid));
+            self.last.hints.retain(|key, _| !counted.contains(&key.tgid));
+            self.last.migrations.retain(|key, _| !counted.contains(&key.tgid));
         }
         let gone: Vec<u32> = self.known.keys().copied().filter(exited).collect();
         gone.iter().filter_map(|pid| self.known.remove(pid)).map(|known| known.id).collect()
