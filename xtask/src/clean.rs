@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::paths::{say, target};
 use crate::setup;
 
-const MADE: [&str; 7] = ["tools", "kernels", "apt", "packages", "static", "ebpf", "logs"];
+const MADE: [&str; 8] = ["tools", "kernels", "apt", "packages", "static", "ebpf", "guests", "logs"];
 
 pub(crate) fn main() -> Result<()> {
     for name in MADE {
