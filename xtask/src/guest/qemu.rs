@@ -19,7 +19,7 @@ pub(crate) enum Accel {
 
 /// QEMU with everything but the console.
 pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
-    let mut qemu = Command::new(&guest.qemu);
+    let mut qemu = dies_with_us(&guest.qemu);
     // Without `erms` and `fsrm` the emulator copies pages word by word: with
     // them a byte at a time, and every move looks far too slow.
     match guest.accel.unwrap_or_else(available) {
@@ -42,6 +42,15 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
         qemu.args(["-device", &format!("virtio-blk-pci,drive=d{number}")]);
     }
     qemu
+}
+
+/// The program with a parent whose death ends it: killed, xtask drops nothing,
+/// and a guest left behind takes a machine's processors until somebody looks.
+fn dies_with_us(program: &Path) -> Command {
+    let Some(setpriv) = crate::paths::program("setpriv") else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 /// KVM only where the processor offers it: a nested `/dev/kvm` without the
