@@ -61,7 +61,9 @@ pub(crate) fn write(contents: &Contents<'_>, file: &Path) -> Result<()> {
     for applet in APPLETS {
         archive.link(&format!("bin/{applet}"), "busybox")?;
     }
-    for (number, (name, module)) in modules::read(contents.modules)?.into_iter().enumerate() {
+    for (number, (name, module)) in
+        modules::read(contents.modules, contents.busybox)?.into_iter().enumerate()
+    {
         archive.file(&format!("lib/modules-load/{number:02}-{name}.ko"), 0o644, &module)?;
     }
     if let Some(root) = contents.redis {

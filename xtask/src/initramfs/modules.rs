@@ -11,18 +11,21 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::paths::shown;
+
 /// A network card and disks of the paravirtual kind.
 const WANTED: [&str; 3] = ["virtio_pci", "virtio_net", "virtio_blk"];
 /// What some kernels have built in: no module of the name is no error.
 const OFTEN_BUILT_IN: [&str; 3] = ["virtio_pci", "virtio", "virtio_ring"];
 
 /// The uncompressed modules, each after all that it depends on.
-pub(super) fn read(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn read(folder: &Path, busybox: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = BTreeMap::new();
     find(folder, &mut files)?;
     let mut loaded = Vec::new();
     for name in WANTED {
-        add(name, &files, &mut loaded).with_context(|| format!("module folder {folder:?}"))?;
+        add(name, &files, busybox, &mut loaded)
+            .with_context(|| format!("module folder {folder:?}"))?;
     }
     Ok(loaded)
 }
@@ -47,6 +50,7 @@ fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
 fn add(
     name: &str,
     files: &BTreeMap<String, PathBuf>,
+    busybox: &Path,
     loaded: &mut Vec<(String, Vec<u8>)>,
 ) -> Result<()> {
     if loaded.iter().any(|(known, _)| known == name) {
@@ -58,29 +62,40 @@ fn add(
         }
         bail!("no module {name}");
     };
-    let module = uncompressed(file)?;
+    let module = uncompressed(file, busybox)?;
     for dependency in dependencies(&module) {
-        add(&dependency, files, loaded)?;
+        add(&dependency, files, busybox, loaded)?;
     }
     loaded.push((name.to_owned(), module));
     Ok(())
 }
 
-fn uncompressed(file: &Path) -> Result<Vec<u8>> {
-    let tool = match file.extension().and_then(|extension| extension.to_str()) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        Some("gz") => "gzip",
+/// A minimal machine has no xz of its own; busybox is needed anyway.
+fn uncompressed(file: &Path, busybox: &Path) -> Result<Vec<u8>> {
+    let mut unpack = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => applet(busybox, "xzcat"),
+        Some("gz") => applet(busybox, "zcat"),
+        Some("zst") => {
+            let mut zstd = Command::new("zstd");
+            zstd.args(["-q", "-dc"]);
+            zstd
+        }
         _ => return fs::read(file).with_context(|| format!("read {}", file.display())),
     };
-    let output =
-        Command::new(tool).args(["-q", "-dc"]).arg(file).output().with_context(|| {
-            format!("start {tool} to unpack {} (install {tool})", file.display())
-        })?;
+    let output = unpack
+        .arg(file)
+        .output()
+        .with_context(|| format!("start {} to unpack {}", shown(&unpack), file.display()))?;
     if !output.status.success() {
-        bail!("{tool} -dc {} ended with {}", file.display(), output.status);
+        bail!("{} ended with {}", shown(&unpack), output.status);
     }
     Ok(output.stdout)
+}
+
+fn applet(busybox: &Path, name: &str) -> Command {
+    let mut command = Command::new(busybox);
+    command.arg(name);
+    command
 }
 
 /// The names in the module's own list, which is a `depends=a,b` string of its `.modinfo`.
@@ -117,9 +132,9 @@ mod tests {
         let names = |modules: Vec<(String, Vec<u8>)>| {
             modules.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" ")
         };
-        let order = names(read(&folder).unwrap());
+        let order = names(read(&folder, Path::new("busybox")).unwrap());
         fs::remove_file(deep.join("virtio_blk.ko")).unwrap();
-        let missing = read(&folder);
+        let missing = read(&folder, Path::new("busybox"));
         fs::remove_dir_all(&folder).unwrap();
 
         assert_eq!(order, "failover net_failover virtio_net virtio_blk");
