@@ -84,6 +84,8 @@ impl Toolchain {
         for name in ["RUSTUP_TOOLCHAIN", "CARGO", "LD_LIBRARY_PATH", "CARGO_ENCODED_RUSTFLAGS"] {
             command.env_remove(name);
         }
+        // A wrapper is the user's wish for the host, and may not be on this PATH.
+        command.env("RUSTC_WRAPPER", "").env("RUSTC_WORKSPACE_WRAPPER", "");
         Ok(command)
     }
 }
