@@ -23,6 +23,9 @@ const PLACEMENT_TICKS: u64 = 5;
 /// Share of one CPU from which on a process's placement is sampled in every tick.
 const BUSY_SHARE: f64 = 0.05;
 
+/// A thread that ran with a memory policy of its own protects its process for so many ticks: it
+/// may well run again.
+const OWN_POLICY_TICKS: u64 = 60;
 /// USER_HZ, the unit of times in /proc, is 100 on every architecture but Alpha and ia64.
 const NANOS_PER_CLOCK_TICK: Nanos = 10_000_000;
 
@@ -46,7 +49,8 @@ struct Known {
     id: PidRef,
     pages: NodeVec<Est>,
     sampled_at: u64,
-    own_policy: bool,
+    /// The last tick in which a thread ran with a policy of its own.
+    own_policy_at: Option<u64>,
 }
 
 impl Sampler {
@@ -292,17 +296,20 @@ impl Sampler {
         let seed = (u64::from(id.pid) << 32) ^ self.ticks;
         let pages = placement::sample(&self.root, &self.topology, id.pid, rss_anon, seed)
             .unwrap_or_default();
-        let own_policy = self.known.get(&id.pid).is_some_and(|known| known.own_policy);
-        let known = Known { id, pages: pages.clone(), sampled_at: self.ticks, own_policy };
+        let own_policy_at = self.known.get(&id.pid).and_then(|known| known.own_policy_at);
+        let known = Known { id, pages: pages.clone(), sampled_at: self.ticks, own_policy_at };
         self.known.insert(id.pid, known);
         pages
     }
 
-    /// A thread that ran with a policy of its own settles the question for good.
+    /// A thread that ran with a policy of its own settles the question for a while: numa_maps
+    /// shows the main thread's only.
     fn mempolicy(&mut self, id: PidRef, own_policy: bool, wanted: bool) -> Mempolicy {
         if let Some(known) = self.known.get_mut(&id.pid) {
-            known.own_policy |= own_policy;
-            if known.own_policy {
+            if own_policy {
+                known.own_policy_at = Some(self.ticks);
+            }
+            if known.own_policy_at.is_some_and(|at| self.ticks - at < OWN_POLICY_TICKS) {
                 return Mempolicy::Explicit;
             }
         }

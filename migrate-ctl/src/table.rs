@@ -8,9 +8,10 @@ mod check;
 use std::collections::BTreeMap;
 
 use crate::config::Config;
+use crate::guards;
 use crate::model::{
     DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs, NodeVec,
-    Order, Outcome, Pages, PidRef, Tick,
+    Order, Outcome, Pages, PidRef, Reason, Tick,
 };
 use crate::policy;
 use crate::policy::cost::Costs;
@@ -97,7 +98,8 @@ impl Table {
                 .mempolicy_age(self.now)
                 .is_none_or(|age| age + 2.0 * secs(self.dt) > MEMPOLICY_FRESH);
             let active = row.round == self.round;
-            let ours = config.filter.allows(id.domain.pid, &row.comm, &row.cgroup);
+            let ours = config.filter.allows(id.domain.pid, &row.comm, &row.cgroup)
+                || !guards::on(config, Reason::Excluded);
             (active && ours && near && stale && !row.busy()).then_some(id.domain)
         };
         let mut pids: Vec<PidRef> = self.rows.iter().filter_map(wants).collect();
