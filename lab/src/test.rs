@@ -153,7 +153,7 @@ fn fails_when_broken(test: &Test) -> bool {
         Err(error) if noticed => say(&format!("{}: notices: {error:#}", test.name)),
         Err(error) => say(&format!("{}: breaks on the way: {error:#}", test.name)),
     }
-    verdict(&format!("{} fails_when_broken", test.name), noticed)
+    verdict(&format!("{}_fails_when_broken", test.name), noticed)
 }
 
 fn verdict(name: &str, good: bool) -> bool {
