@@ -29,7 +29,7 @@ pub fn summary(seen: &Seen<'_>) -> String {
         push(
             &mut text,
             format_args!(
-                "not all hooks of {} are attached: see `migrate-ctl doctor`",
+                "without: {} (not all of their hooks are attached, see `migrate-ctl doctor`)",
                 seen.missing.join(", ")
             ),
         );
