@@ -183,6 +183,9 @@ impl Hands {
             end
         } else if early && end != End::Done {
             End::Vanished
+        } else if end == End::Done && !died_inside && self.counter.is_some() {
+            // It died after the last call: the probe would have seen it inside.
+            End::Done
         } else {
             End::DiedDuring
         }
