@@ -44,7 +44,8 @@ pub fn summary(seen: &Seen<'_>) -> String {
         let (a, b) = (a.1, b.1);
         b.forecast.loss_rate.total_cmp(&a.forecast.loss_rate).then(a.extent.cmp(&b.extent))
     });
-    let total: f32 = losers.iter().map(|(_, decision)| decision.forecast.loss_rate).sum();
+    // The sum of nothing is -0.0, which would be printed so.
+    let total = losers.iter().map(|(_, decision)| decision.forecast.loss_rate).sum::<f32>() + 0.0;
     if total < MATTERS {
         push(
             &mut text,
