@@ -111,13 +111,25 @@ impl Apt {
 
     fn update(&self) -> Result<()> {
         say("fetching Debian's package lists into target/apt");
-        // The machine's own hooks may fail below a plain user: what counts is what arrived.
-        let result = quiet(self.command("apt-get").args(["-q", "update"]));
-        if self.names("linux-image-")?.is_empty() {
+        let mut update = self.command("apt-get");
+        update.args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
+        let result = quiet(&mut update);
+        // The machine's own hooks may fail below a plain user: what counts is what arrived. A
+        // list that did not would make an older kernel the newest.
+        if let Some(suite) = SUITES.split(' ').find(|suite| !self.has_list(suite)) {
             result.context("fetch the package lists")?;
-            bail!("the package lists of {SUITES} name no kernel: is the mirror complete?");
+            bail!("the mirror has no package list of {suite}: is it complete?");
         }
-        fs::write(self.folder.join(STAMP), "").context("note the update")
+        if result.is_ok() {
+            fs::write(self.folder.join(STAMP), "").context("note the update")?;
+        }
+        Ok(())
+    }
+
+    fn has_list(&self, suite: &str) -> bool {
+        let part = format!("_dists_{suite}_main_binary-amd64_Packages");
+        let lists = fs::read_dir(self.folder.join("state/lists")).into_iter().flatten().flatten();
+        lists.into_iter().any(|entry| entry.file_name().to_string_lossy().contains(&part))
     }
 
     fn command(&self, program: &str) -> Command {

@@ -56,7 +56,7 @@ pub(crate) fn build() -> Result<Built> {
 
 /// Builds the probes; returns the object's absolute path.
 fn probes() -> Result<PathBuf> {
-    setup::need(&[Part::Ebpf])?;
+    setup::need(Part::Ebpf)?;
     let toolchain = toolchain::choose()?;
     say(format!("building the probes with {toolchain}"));
     let mut command = toolchain.cargo()?;

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use crate::paths::{say, target};
 use crate::setup;
 
-const MADE: [&str; 8] = ["tools", "kernels", "apt", "packages", "static", "ebpf", "guests", "logs"];
+const MADE: [&str; 9] =
+    ["tools", "kernels", "apt", "packages", "static", "ebpf", "guests", "logs", "clippy-probes"];
 
 pub(crate) fn main() -> Result<()> {
     for name in MADE {
@@ -20,12 +21,12 @@ pub(crate) fn main() -> Result<()> {
             say(format!("removed {}", folder.display()));
         }
     }
-    say("left: cargo's own build folders under target/ (`cargo clean` removes them all)");
     let installed = setup::installed();
     if !installed.is_empty() {
         let record = target("installed-packages.txt");
         say(format!("left: packages that setup installed, recorded in {}", record.display()));
         say(format!("  apt-get remove --auto-remove {}", installed.join(" ")));
     }
+    say("left: cargo's own build folders and that record (then `cargo clean` removes all of it)");
     Ok(())
 }

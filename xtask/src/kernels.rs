@@ -20,8 +20,6 @@ pub(crate) const MATRIX: [&str; 3] = ["6.1", "6.12", "newest"];
 
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    /// Such as `6.12`.
-    pub(crate) series: String,
     /// What `uname -r` says in the guest.
     pub(crate) release: String,
     pub(crate) vmlinuz: PathBuf,
@@ -31,27 +29,27 @@ pub(crate) struct Kernel {
 
 /// Finds the kernel of a series such as `6.1`, or `newest`; fetches it if it is not here.
 pub(crate) fn find(wanted: &str) -> Result<Kernel> {
-    let plain = !wanted.is_empty()
-        && wanted.chars().all(|sign| sign.is_ascii_alphanumeric() || ".+-".contains(sign))
-        && !wanted.starts_with('.');
-    ensure!(plain, "kernel {wanted:?} is not a series such as 6.1, nor \"newest\"");
-    setup::carry_out(missing(wanted).into_iter().collect(), false)?;
+    setup::prepare(&[], &[wanted])?;
     cached(wanted).with_context(|| format!("no kernel in {}", folder().join(wanted).display()))
 }
 
 /// The step that fetches the kernel of a series, unless it is here.
-pub(crate) fn missing(wanted: &str) -> Option<Step> {
+pub(crate) fn missing(wanted: &str) -> Result<Option<Step>> {
+    let plain = !wanted.is_empty()
+        && wanted.chars().all(|sign| sign.is_ascii_alphanumeric() || ".+-".contains(sign))
+        && !wanted.starts_with('.');
+    ensure!(plain, "kernel {wanted:?} is not a series such as 6.1, nor \"newest\"");
     if cached(wanted).is_some() {
-        return None;
+        return Ok(None);
     }
     let series = wanted.to_owned();
-    Some(Step {
+    Ok(Some(Step {
         what: format!("Debian's cloud kernel, {}", described(wanted)),
         from: "Debian's mirror, unpacked into target/kernels".to_owned(),
         // 6.1 does not compress its modules.
         mebibytes: if wanted == "6.1" { 105 } else { 40 },
         act: Box::new(move || fetch(&series)),
-    })
+    }))
 }
 
 /// Drops the links by series: the next `find` asks for the newest of each.
@@ -78,7 +76,7 @@ fn cached(wanted: &str) -> Option<Kernel> {
     let release = folder.file_name()?.to_str()?.to_owned();
     let (vmlinuz, modules) = (folder.join("vmlinuz"), folder.join("modules"));
     let whole = vmlinuz.is_file() && modules.join("kernel").is_dir();
-    whole.then(|| Kernel { series: series_of(&release), release, vmlinuz, modules })
+    whole.then_some(Kernel { release, vmlinuz, modules })
 }
 
 fn fetch(wanted: &str) -> Result<()> {
@@ -101,7 +99,7 @@ fn fetch(wanted: &str) -> Result<()> {
         let _ = fs::remove_file(&link);
         symlink(&choice.release, &link).with_context(|| format!("link {}", link.display()))?;
     }
-    prune()
+    prune(&choice.release)
 }
 
 /// Moves kernel and modules out of the unpacked packages, whichever layout they have.
@@ -124,8 +122,8 @@ fn arrange(unpacked: &Path, release: &str) -> Result<()> {
     fs::remove_dir_all(unpacked).context("remove the unpacked packages")
 }
 
-/// Removes releases that no series points to any more.
-fn prune() -> Result<()> {
+/// Removes releases that no series points to any more, but for the one just fetched.
+fn prune(fetched: &str) -> Result<()> {
     let entries: Vec<_> = fs::read_dir(folder())?.collect::<Result<_, _>>()?;
     let linked: Vec<_> =
         entries.iter().filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
@@ -136,7 +134,8 @@ fn prune() -> Result<()> {
     for entry in &entries {
         let name = PathBuf::from(entry.file_name());
         let ours = entry.file_name().to_string_lossy().ends_with("-cloud-amd64");
-        if entry.file_type()?.is_dir() && ours && !linked.contains(&name) {
+        let wanted = linked.contains(&name) || name.as_os_str() == fetched;
+        if entry.file_type()?.is_dir() && ours && !wanted {
             fs::remove_dir_all(entry.path())?;
         }
     }
@@ -182,10 +181,6 @@ fn choice(name: &str) -> Option<Choice> {
 fn belongs(release: &str, wanted: &str) -> bool {
     let rest = release.strip_prefix(wanted);
     rest.is_some_and(|rest| !rest.starts_with(|sign: char| sign.is_ascii_digit()))
-}
-
-fn series_of(release: &str) -> String {
-    release.split(['.', '-', '+']).take(2).collect::<Vec<_>>().join(".")
 }
 
 /// The version's numbers in order: enough to compare Debian's kernel releases.

@@ -21,12 +21,15 @@ mod tidy;
 mod clean;
 mod prometheus;
 
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-use crate::paths::say;
+use crate::paths::{root, say};
 
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask", about = "Sets up, builds, runs, demonstrates and tests migrate")]
@@ -34,6 +37,9 @@ struct Cli {
     /// Builds the probes with this toolchain; MIGRATE_TOOLCHAIN does the same.
     #[arg(long, global = true, value_enum)]
     toolchain: Option<toolchain::Kind>,
+    /// Install what is missing without asking.
+    #[arg(long, global = true)]
+    yes: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -63,6 +69,9 @@ fn main() -> ExitCode {
     if let Some(kind) = cli.toolchain {
         toolchain::request(kind);
     }
+    if cli.yes {
+        setup::agree();
+    }
     perform(cli.command).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
@@ -70,6 +79,7 @@ fn main() -> ExitCode {
 }
 
 fn perform(command: Command) -> Result<ExitCode> {
+    refuse_sudo()?;
     match command {
         Command::Setup(args) => return setup::main(args),
         Command::Build => say(build::build()?.controller.display().to_string()),
@@ -81,4 +91,12 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Clean => clean::main()?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Built through sudo in another user's clone, files would be root's.
+fn refuse_sudo() -> Result<()> {
+    let owner = fs::metadata(root()).context("look at the clone's folder")?.uid();
+    let sudo = rustix::process::geteuid().is_root() && env::var_os("SUDO_UID").is_some();
+    ensure!(!sudo || owner == 0, "run it without sudo: it builds as you and asks sudo itself");
+    Ok(())
 }

@@ -31,12 +31,12 @@ pub(crate) struct Prometheus {
 }
 
 pub(crate) fn redis() -> Result<RedisFiles> {
-    setup::need(&[Part::Redis])?;
+    setup::need(Part::Redis)?;
     Ok(RedisFiles { root: redis_root() })
 }
 
 pub(crate) fn prometheus() -> Result<Prometheus> {
-    setup::need(&[Part::Prometheus])?;
+    setup::need(Part::Prometheus)?;
     let prometheus = locate("prometheus").context("prometheus is not where setup put it")?;
     let promtool = locate("promtool").context("promtool is not where setup put it")?;
     Ok(Prometheus { prometheus, promtool })
@@ -44,12 +44,12 @@ pub(crate) fn prometheus() -> Result<Prometheus> {
 
 /// A statically linked busybox.
 pub(crate) fn busybox() -> Result<PathBuf> {
-    setup::need(&[Part::Busybox])?;
+    setup::need(Part::Busybox)?;
     static_busybox().context("busybox is not where setup put it")
 }
 
 pub(crate) fn qemu() -> Result<PathBuf> {
-    setup::need(&[Part::Qemu])?;
+    setup::need(Part::Qemu)?;
     program("qemu-system-x86_64").context("qemu-system-x86_64 is not on PATH")
 }
 

@@ -20,7 +20,8 @@ pub(crate) fn root() -> &'static Path {
 /// A path under the workspace's `target/`, or under `CARGO_TARGET_DIR`.
 pub(crate) fn target(path: &str) -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => root().join(folder).join(path),
+        // Relative to where we were started, as cargo has it.
+        Some(folder) => env::current_dir().unwrap_or_default().join(folder).join(path),
         None => root().join("target").join(path),
     }
 }
@@ -40,6 +41,14 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
+}
+
+/// The program with a parent whose death ends it: killed, xtask drops nothing.
+pub(crate) fn dies_with_us(file: &Path) -> Command {
+    let Some(setpriv) = program("setpriv") else { return Command::new(file) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(file);
+    command
 }
 
 /// The host's cargo: the one that started xtask.

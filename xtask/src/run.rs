@@ -2,16 +2,13 @@
 //!
 //! Built as the user, run as root: nothing in `target/` becomes root's.
 
-use std::env;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Error, Result, bail};
 
 use crate::build::build;
-use crate::paths::{program, root, say, shown};
+use crate::paths::{program, say, shown};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,7 +18,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: Args) -> Result<()> {
-    refuse_sudo()?;
     let controller = build()?.controller;
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new(&controller)
@@ -36,12 +32,4 @@ pub(crate) fn main(args: Args) -> Result<()> {
     say(shown(&command));
     // Replaces this process: signals and the exit code are the controller's own.
     Err(Error::new(command.exec()).context(format!("start {}", shown(&command))))
-}
-
-/// Built through sudo in another user's clone, files would be root's.
-fn refuse_sudo() -> Result<()> {
-    let owner = fs::metadata(root()).context("look at the clone's folder")?.uid();
-    let sudo = rustix::process::geteuid().is_root() && env::var_os("SUDO_UID").is_some();
-    ensure!(!sudo || owner == 0, "run it without sudo: it builds as you and asks sudo itself");
-    Ok(())
 }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -18,13 +19,13 @@ pub(crate) struct Args {
     /// Only report what is missing; ends with 1 if something is.
     #[arg(long)]
     check: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
     /// Fetch kernels and guest programs again: the newest that Debian has.
     #[arg(long, conflicts_with = "check")]
     refresh: bool,
 }
+
+/// Whether nobody is to be asked.
+static AGREED: OnceLock<()> = OnceLock::new();
 
 /// Something that a subcommand needs on the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,24 +34,24 @@ pub(crate) enum Part {
     Ebpf,
     Qemu,
     Busybox,
-    /// The kernels of the test matrix.
-    Kernels,
     Redis,
     Prometheus,
+    /// rustfmt and clippy.
+    Lint,
 }
 
 impl Part {
     const ALL: [Self; 6] =
-        [Self::Ebpf, Self::Qemu, Self::Busybox, Self::Kernels, Self::Redis, Self::Prometheus];
+        [Self::Lint, Self::Ebpf, Self::Qemu, Self::Busybox, Self::Redis, Self::Prometheus];
 
     fn missing(self) -> Result<Vec<Step>> {
         Ok(match self {
             Self::Ebpf => toolchain::missing(&toolchain::choose()?),
             Self::Qemu => packages::missing_qemu(),
             Self::Busybox => packages::missing_busybox(),
-            Self::Kernels => kernels::MATRIX.into_iter().filter_map(kernels::missing).collect(),
             Self::Redis => packages::missing_redis(),
             Self::Prometheus => packages::missing_prometheus(),
+            Self::Lint => toolchain::missing_lint(),
         })
     }
 }
@@ -71,7 +72,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         packages::forget()?;
     }
     say(format!("eBPF toolchain: {}", toolchain::choose()?));
-    let steps = missing(&Part::ALL)?;
+    let steps = missing(&Part::ALL, &kernels::MATRIX)?;
     if steps.is_empty() {
         say("nothing is missing");
         return Ok(ExitCode::SUCCESS);
@@ -80,23 +81,33 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         show(&steps);
         return Ok(ExitCode::FAILURE);
     }
-    carry_out(steps, args.yes)?;
+    carry_out(steps)?;
     say("everything is here");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes sure that the parts are here; silent if they are.
-pub(crate) fn need(parts: &[Part]) -> Result<()> {
-    carry_out(missing(parts)?, false)
+/// Does not ask from now on.
+pub(crate) fn agree() {
+    let _ = AGREED.set(());
+}
+
+/// Makes sure that the part is here; silent if it is.
+pub(crate) fn need(part: Part) -> Result<()> {
+    carry_out(part.missing()?)
+}
+
+/// Everything that a subcommand will need, so that there is one plan and one question.
+pub(crate) fn prepare(parts: &[Part], kernels: &[&str]) -> Result<()> {
+    carry_out(missing(parts, kernels)?)
 }
 
 /// Shows the steps, asks if someone is there to answer, and does them.
-pub(crate) fn carry_out(steps: Vec<Step>, yes: bool) -> Result<()> {
+pub(crate) fn carry_out(steps: Vec<Step>) -> Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
     show(&steps);
-    if !yes && io::stdin().is_terminal() && !asked()? {
+    if AGREED.get().is_none() && io::stdin().is_terminal() && !asked()? {
         bail!("stopped: nothing was fetched or installed");
     }
     for step in steps {
@@ -132,9 +143,15 @@ pub(crate) fn installed() -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn missing(parts: &[Part]) -> Result<Vec<Step>> {
-    let steps: Result<Vec<_>> = parts.iter().map(|part| part.missing()).collect();
-    Ok(steps?.into_iter().flatten().collect())
+fn missing(parts: &[Part], kernels: &[&str]) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for part in parts {
+        steps.extend(part.missing()?);
+    }
+    for kernel in kernels {
+        steps.extend(kernels::missing(kernel)?);
+    }
+    Ok(steps)
 }
 
 fn show(steps: &[Step]) {

@@ -157,6 +157,23 @@ pub(crate) fn missing(toolchain: &Toolchain) -> Vec<Step> {
     steps
 }
 
+/// The step that brings rustfmt and clippy to the host's toolchain, which rustup's minimal
+/// profile lacks.
+pub(crate) fn missing_lint() -> Vec<Step> {
+    let has = |tool: &str| quiet(cargo().args([tool, "--version"])).is_ok();
+    if has("fmt") && has("clippy") {
+        return Vec::new();
+    }
+    vec![Step {
+        what: "rustfmt and clippy".to_owned(),
+        from: "rustup component add".to_owned(),
+        mebibytes: 40,
+        act: Box::new(|| {
+            run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))
+        }),
+    }]
+}
+
 /// What rustup lacks to build for eBPF; nothing if it can.
 fn rustup_lacks() -> Option<&'static str> {
     if program("rustup").is_none() {

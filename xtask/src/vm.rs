@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::guest::{self, Accel, DISTANCE, End, Guest, Load, Node, Rig, Topology};
 use crate::kernels;
 use crate::paths::say;
+use crate::setup::{self, Part};
 
 /// Long enough for whatever somebody watches by hand.
 const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,6 +53,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    setup::prepare(&[Part::Ebpf, Part::Qemu, Part::Busybox], &[&args.kernel])?;
     let kernel = kernels::find(&args.kernel)?;
     let shell = args.command.is_empty();
     let settings: Vec<_> =
