@@ -38,8 +38,6 @@ pub(crate) struct Guest {
     pub(crate) nodes: Vec<Node>,
     /// Between any two nodes; a node to itself is 10.
     pub(crate) distance: u32,
-    /// More words for the kernel's command line.
-    pub(crate) append: String,
     /// A TCP port of the host's loopback, and the guest's port behind it.
     pub(crate) forward: Option<(u16, u16)>,
     /// Sizes in MiB of empty disks: /dev/vda, /dev/vdb, ….

@@ -8,11 +8,14 @@ pub(crate) mod dashboard;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::paths::root;
 
 /// Fails on everything that `promtool check metrics` has to say.
 pub(crate) fn check_exposition(promtool: &Path, text: &str) -> Result<()> {
@@ -40,8 +43,14 @@ pub(crate) fn check_exposition(promtool: &Path, text: &str) -> Result<()> {
 /// Fails for a documented metric that is missing or 0 and for which the
 /// document gives no reason; returns a line for each that has one.
 ///
-/// `document` is `docs/metrics.md`: its rows start with the name and end with the reason.
-pub(crate) fn check_families(text: &str, document: &str) -> Result<Vec<String>> {
+/// Rows of `docs/metrics.md` start with the name and end with the reason.
+pub(crate) fn check_families(text: &str) -> Result<Vec<String>> {
+    let file = root().join("docs/metrics.md");
+    let document = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    check_against(text, &document)
+}
+
+fn check_against(text: &str, document: &str) -> Result<Vec<String>> {
     let sums = sums(text)?;
     let mut quiet = Vec::new();
     let mut failures = Vec::new();
@@ -102,13 +111,13 @@ mod tests {
     fn a_zero_without_a_reason_fails_and_one_with_a_reason_is_named() {
         let good =
             "# HELP x\nmigrate_moves_total 3\nmigrate_hint_faults_total{a=\"0\",b=\"} 1\"} 0\n";
-        let quiet = check_families(good, DOCUMENT).unwrap();
+        let quiet = check_against(good, DOCUMENT).unwrap();
         assert_eq!(quiet, ["migrate_hint_faults_total is zero: balancing is off"]);
         for bad in ["migrate_moves_total 0\n", "migrate_hint_faults_total 1\n"] {
-            let error = check_families(bad, DOCUMENT).unwrap_err().to_string();
+            let error = check_against(bad, DOCUMENT).unwrap_err().to_string();
             assert!(error.contains("migrate_moves_total is zero or missing"), "{error}");
         }
-        assert!(check_families(good, "").is_err(), "a document without a table proves nothing");
+        assert!(check_against(good, "").is_err(), "a document without a table proves nothing");
     }
 
     #[test]

@@ -7,18 +7,23 @@
 mod tally;
 mod guests;
 mod dashboard;
+mod host;
 
+use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::paths::{cargo, say, shown};
+use crate::setup::{self, Part};
 use crate::{kernels, lint};
 
 use guests::{Boot, Guests};
 use tally::Tally;
 
+/// The test on the machine that we are on.
+const HOST: &str = "on_this_machine_run_does_as_doctor_says";
 /// The test that needs a Prometheus.
 const DASHBOARD: &str = "every_query_of_the_dashboard_answers";
 
@@ -41,20 +46,31 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let start = Instant::now();
     let mut tally = Tally::default();
-    let wanted = args.only.as_ref().is_none_or(|part| DASHBOARD.contains(part.as_str()));
-    let with_dashboard = wanted && args.kernel.is_empty();
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let with_dashboard = wanted(DASHBOARD) && args.kernel.is_empty();
+    let with_host = wanted(HOST);
+    let boots = if args.no_vm { Vec::new() } else { boots(args.quick, &args.kernel) };
+    prepare(&boots, with_dashboard)?;
     if args.only.is_none() {
         stage("lint", || lints(&mut tally));
         stage("unit tests", || units(&mut tally));
     }
     if !args.no_vm {
         let mut guests = Guests::new(args.only);
-        for boot in boots(args.quick, &args.kernel) {
+        if with_host {
+            stage("this machine", || {
+                let result = guests.rig().and_then(|rig| host::check(rig.controller()));
+                tally.record(HOST, result);
+            });
+        }
+        for boot in boots {
             stage(&format!("guest {boot}"), || guests.run(&boot, &mut tally));
         }
         if with_dashboard {
             stage("dashboard", || {
-                let result = guests.rig().and_then(dashboard::check);
+                let mut rebooted = 0;
+                let result = guests.rig().and_then(|rig| dashboard::check(rig, &mut rebooted));
+                guests.rebooted += rebooted;
                 tally.record(DASHBOARD, result);
             });
         }
@@ -66,6 +82,25 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     say(format!("all of it took {} s", start.elapsed().as_secs()));
     say(tally.to_string());
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sets up what the whole run needs, so that it asks at its beginning or never.
+fn prepare(boots: &[Boot], with_dashboard: bool) -> Result<()> {
+    let mut parts = vec![Part::Lint];
+    if !boots.is_empty() {
+        parts.extend([Part::Ebpf, Part::Qemu, Part::Busybox]);
+        parts.extend(with_dashboard.then_some(Part::Prometheus));
+    }
+    let mut kernels: Vec<&str> = boots.iter().map(|boot| boot.kernel()).collect();
+    kernels.dedup();
+    setup::prepare(&parts, &kernels)?;
+    let releases: BTreeSet<String> =
+        kernels.iter().map(|name| Ok(kernels::find(name)?.release)).collect::<Result<_>>()?;
+    ensure!(
+        releases.len() == kernels.len(),
+        "{kernels:?} are only {releases:?}: fetch them anew with  cargo xtask setup --refresh"
+    );
+    Ok(())
 }
 
 /// Everything to boot, kernel by kernel.

@@ -1,12 +1,13 @@
 //! Which command line makes QEMU a machine with these nodes?
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::ValueEnum;
 
 use super::{Guest, Node};
+use crate::paths::dies_with_us;
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,6 +20,7 @@ pub(crate) enum Accel {
 
 /// QEMU with everything but the console.
 pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
+    // A guest left behind would take a machine's processors until somebody looks.
     let mut qemu = dies_with_us(&guest.qemu);
     // Without `erms` and `fsrm` the emulator copies pages word by word: with
     // them a byte at a time, and every move looks far too slow.
@@ -30,8 +32,7 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
     qemu.args(machine(&guest.nodes, guest.distance));
     qemu.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
     // A kernel that stumbles must end the guest: what it counts afterwards is worth nothing.
-    let append = format!("console=ttyS0 quiet panic=-1 oops=panic {}", guest.append);
-    qemu.arg("-append").arg(append.trim_end());
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic"]);
     if let Some((host, inside)) = guest.forward {
         let user =
             format!("user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{host}-10.0.2.15:{inside}");
@@ -44,22 +45,14 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
     qemu
 }
 
-/// The program with a parent whose death ends it: killed, xtask drops nothing,
-/// and a guest left behind takes a machine's processors until somebody looks.
-fn dies_with_us(program: &Path) -> Command {
-    let Some(setpriv) = crate::paths::program("setpriv") else { return Command::new(program) };
-    let mut command = Command::new(setpriv);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    command
-}
-
 /// KVM only where the processor offers it: a nested `/dev/kvm` without the
 /// flag is somebody's emulation of it, under which a stock kernel hangs.
 fn available() -> Accel {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let real = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    if real && Path::new("/dev/kvm").exists() { Accel::Kvm } else { Accel::Tcg }
+    let ours = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if real && ours { Accel::Kvm } else { Accel::Tcg }
 }
 
 /// Memory, processors, and who is how far from whom.

@@ -1,6 +1,6 @@
 //! What do the guests of one run share, and what does a guest get by default?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,6 +28,11 @@ impl Rig {
         Ok(Self { qemu: packages::qemu()?, busybox: packages::busybox()?, built: build::build()? })
     }
 
+    /// The binary that the guests run, which runs here as well.
+    pub(crate) fn controller(&self) -> &Path {
+        &self.built.controller
+    }
+
     /// A guest that runs a command, or a shell for none; the caller changes what it wants else.
     pub(crate) fn guest(&self, name: &str, kernel: &Kernel, load: &Load<'_>) -> Result<Guest> {
         let initrd = target("guests").join(format!("{name}.cpio"));
@@ -49,7 +54,6 @@ impl Rig {
             initrd,
             nodes: vec![Node { cpus: 2, memory_mib: 1024 }; 2],
             distance: DISTANCE,
-            append: String::new(),
             forward: None,
             disks: Vec::new(),
             timeout: Duration::from_secs(600),

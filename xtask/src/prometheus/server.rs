@@ -6,19 +6,21 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::paths::dies_with_us;
+
 /// The job that [`Server`] scrapes under.
 pub(super) const JOB: &str = "migrate";
 /// A server that takes longer to start, or a target that is silent for longer, has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A Prometheus that scrapes one target once a second, until it is dropped.
+/// A Prometheus that scrapes one target every two seconds, until it is dropped.
 pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
@@ -133,7 +135,7 @@ fn spawn(binary: &Path, dir: &Path, address: SocketAddr, target: SocketAddr) -> 
     fs::write(&config, scrape_config(target))
         .with_context(|| format!("write {}", config.display()))?;
     let log = File::create(dir.join("log")).context("create the log of prometheus")?;
-    Command::new(binary)
+    dies_with_us(binary)
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
         .arg(format!("--web.listen-address={address}"))
@@ -146,13 +148,13 @@ fn spawn(binary: &Path, dir: &Path, address: SocketAddr, target: SocketAddr) -> 
 
 fn scrape_config(target: SocketAddr) -> String {
     format!(
-        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
+        "global:\n  scrape_interval: 2s\n  scrape_timeout: 2s\n\
          scrape_configs:\n  - job_name: {JOB}\n    static_configs:\n      - targets: ['{target}']\n"
     )
 }
 
-/// Free now; somebody may take it before Prometheus does, which then ends and says so.
-fn free_address() -> Result<SocketAddr> {
+/// Free now; whoever takes it next fails by name if somebody was faster.
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     listener.local_addr().context("find a free port")
 }

@@ -1,7 +1,8 @@
 //! Does every query of the dashboard answer, in a real Prometheus that scrapes a real controller?
+//! And is what it scrapes as documented?
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -10,28 +11,46 @@ use anyhow::{Context, Result, ensure};
 
 use super::guests::REFERENCE;
 use crate::guest::{self, End, Guest, Load, Rig};
+use crate::kernels;
+use crate::packages::{self, Prometheus};
 use crate::paths::{root, say, target};
-use crate::prometheus::{dashboard, server::Server};
-use crate::{kernels, packages};
+use crate::prometheus::server::{Server, free_address, http_get};
+use crate::prometheus::{check_exposition, check_families, dashboard};
 
 /// Seconds that the guest stays up once its controller is ready.
-const SCENE: &str = "90";
-/// Scrapes, one a second, before the queries: enough for every rate to have its points.
-const SCRAPES: u32 = 45;
+const SCENE: &str = "120";
+/// Scrapes, one in two seconds, before the queries: enough for every rate to have its points.
+const SCRAPES: u32 = 25;
+const NAME: &str = "test-dashboard";
 const READY: &str = "SCENE-READY";
 const PORT: u16 = 9816;
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Boots a guest, scrapes it, and asks every query.
-pub(super) fn check(rig: &Rig) -> Result<()> {
-    let prometheus = packages::prometheus()?.prometheus;
+/// Boots a guest, scrapes it, and asks every query. A guest that the emulator lost is booted
+/// once more and counted.
+pub(super) fn check(rig: &Rig, rebooted: &mut u32) -> Result<()> {
+    let (mut end, mut asked) = scrape(rig)?;
+    if end == End::Died {
+        *rebooted += 1;
+        let log = guest::keep_log(NAME)?;
+        say(format!("the guest died, booting it again; log: {}", log.display()));
+        (end, asked) = scrape(rig)?;
+    }
+    asked?;
+    ensure!(end == End::Exit(0), "the scene ended with {end:?}");
+    Ok(())
+}
+
+/// How the guest ended, and what came of asking while it was up.
+fn scrape(rig: &Rig) -> Result<(End, Result<()>)> {
+    let programs = packages::prometheus()?;
     let kernel = kernels::find(REFERENCE)?;
     let words = ["/bin/lab", "scene", "--seconds", SCENE];
     let command = words.map(str::to_owned).to_vec();
     let load = Load { command, settings: &[("balancing", "1".to_owned())], redis: None };
-    let port = free_port()?;
-    let guest = rig.guest("test-dashboard", &kernel, &load)?;
-    let guest = Guest { forward: Some((port, PORT)), timeout: TIMEOUT, ..guest };
+    let address = free_address()?;
+    let guest = rig.guest(NAME, &kernel, &load)?;
+    let guest = Guest { forward: Some((address.port(), PORT)), timeout: TIMEOUT, ..guest };
     let (ready, is_ready) = mpsc::channel();
     thread::scope(|scope| {
         let booted = scope.spawn(move || {
@@ -45,29 +64,21 @@ pub(super) fn check(rig: &Rig) -> Result<()> {
         let asked = is_ready
             .recv()
             .context("the guest ended before its controller was ready")
-            .and_then(|()| ask(&prometheus, port));
+            .and_then(|()| ask(&programs, address));
         let end =
             booted.join().map_err(|_panic| anyhow::anyhow!("the guest's thread panicked"))??;
-        asked?;
-        ensure!(end == End::Exit(0), "the scene ended with {end:?}");
-        Ok(())
+        Ok((end, asked))
     })
 }
 
-fn ask(prometheus: &std::path::Path, port: u16) -> Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let folder = target("guests");
-    let server = Server::start(prometheus, &folder, address)?;
+fn ask(programs: &Prometheus, address: SocketAddr) -> Result<()> {
+    let server = Server::start(&programs.prometheus, &target("guests"), address)?;
     server.wait_for_scrapes(SCRAPES)?;
     let file = root().join("dashboards/migrate.json");
     let json = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    let answers = dashboard::check_dashboard(&server, &json, &[])?;
-    say(format!("{} queries of the dashboard answered", answers.len()));
-    Ok(())
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    Ok(listener.local_addr().context("name a free port")?.port())
+    let answered = dashboard::check_dashboard(&server, &json)?;
+    say(format!("{answered} queries of the dashboard answered"));
+    let (_, metrics) = http_get(address, "/metrics")?;
+    check_exposition(&programs.promtool, &metrics)?;
+    check_families(&metrics).map(drop)
 }

@@ -30,6 +30,10 @@ impl Boot {
     pub(super) fn two(kernel: &str) -> Self {
         Self { kernel: kernel.to_owned(), topology: Topology::Two, broken: false }
     }
+
+    pub(super) fn kernel(&self) -> &str {
+        &self.kernel
+    }
 }
 
 impl fmt::Display for Boot {
@@ -119,7 +123,9 @@ impl Guests {
             words.extend(["--only", only]);
         }
         let command = words.into_iter().map(str::to_owned).collect();
-        let load = Load { command, ..Load::default() };
+        // Off: what comes to a node must have come by us.
+        let settings: &[_] = &[("balancing", "0".to_owned())];
+        let load = Load { command, settings, redis: None };
         let name = format!("test-{boot}").replace(' ', "-");
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
