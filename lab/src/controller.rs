@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use migrate_ctl::model::Outcome;
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use crate::sys;
@@ -179,16 +180,20 @@ impl Controller {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) fn stop(&mut self) -> Result<ExitStatus> {
+        self.stop_by(Signal::TERM)
+    }
+
+    pub(crate) fn stop_by(&mut self, signal: Signal) -> Result<ExitStatus> {
         let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
         let pid = pid.context("no pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("SIGTERM")?;
+        rustix::process::kill_process(pid, signal).with_context(|| format!("{signal:?}"))?;
         let end = Instant::now() + STOP;
         loop {
             if let Some(status) = self.child.try_wait().context("wait for the controller")? {
                 return Ok(status);
             }
             if Instant::now() > end {
-                bail!("the controller runs on {STOP:?} after SIGTERM: {}", self.log());
+                bail!("the controller runs on {STOP:?} after {signal:?}: {}", self.log());
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -26,6 +26,8 @@ pub(crate) struct Args {
 
 /// Values of 4 KiB: 352 MiB.
 const KEYS: u32 = 90_000;
+/// 256 MiB: with less there is nothing to show.
+const SMALLEST: u64 = 65_536;
 /// How long each of the first two acts watches the stranded server.
 const ACT: Duration = Duration::from_secs(15);
 /// The longest that we wait for the order, ns.
@@ -47,12 +49,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         kernel.trim(),
         args.balancing
     ));
-    let redis = Redis::start()?;
-    let failures = if args.balancing == 0 { three_acts(&redis)? } else { beside(&redis)? };
+    let failures = match act(args) {
+        Ok(failures) => failures,
+        Err(error) => vec![format!("{error:#}")],
+    };
     for failure in &failures {
         tell(&format!("FAILED: {failure}"));
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn act(args: &Args) -> Result<Vec<String>> {
+    let balancing = fs::read_to_string("/proc/sys/kernel/numa_balancing")?;
+    ensure!(balancing.trim() == args.balancing.to_string(), "numa_balancing is {balancing}");
+    let redis = Redis::start()?;
+    if args.balancing == 0 { three_acts(&redis) } else { beside(&redis) }
 }
 
 fn tell(line: &str) {
@@ -102,7 +113,7 @@ fn enforce(redis: &Redis, enforcer: &Controller) -> Result<Vec<String>> {
     tell(&format!("  decided: {}", decided.why));
     let outcome = enforcer.first_outcome(redis.pid(), Duration::from_secs(60))?;
     let outcome = outcome.context("the move has no outcome after 60 s")?;
-    let home = home_after(redis, before.0, ordered)?;
+    let home = home_after(redis, before, ordered)?;
     let after = redis.placement()?;
     let came = after.1.saturating_sub(before.1);
     tell(&format!(
@@ -153,6 +164,16 @@ fn punctual(
 ) -> Result<Option<String>> {
     let since = |now: u64| seconds(now.saturating_sub(stranded));
     let records = enforcer.decided(redis.pid())?;
+    // Staying is said with its end in sight, from the first tick that saw the change.
+    let mute = records.iter().find(|record| {
+        let decision = &record.decision;
+        (2.5..since(ordered)).contains(&since(decision.now))
+            && decision.verdict == Verdict::Stay
+            && decision.forecast.move_in.is_none()
+    });
+    if let Some(mute) = mute {
+        return Ok(Some(format!("it did not say when it would move: {}", mute.why)));
+    }
     let record = records.into_iter().find(|record| since(record.decision.now) >= 5.0);
     let record = record.context("no record 5 s after stranding")?;
     let Some(move_in) = record.decision.forecast.move_in else {
@@ -166,12 +187,12 @@ fn punctual(
         .then(|| format!("the move began at {began:.1} s, not within two ticks of {said:.1} s")))
 }
 
-/// Seconds from the beginning of the move until 95 % of the pages have come.
-fn home_after(redis: &Redis, pages: u64, began: u64) -> Result<Option<f64>> {
+/// Seconds from the beginning of the move until 95 % of the pages of node 0 have come.
+fn home_after(redis: &Redis, before: Placement, began: u64) -> Result<Option<f64>> {
     loop {
-        let there = redis.placement()?.1;
+        let came = redis.placement()?.1.saturating_sub(before.1);
         let passed = seconds(boottime() - began);
-        if there as f64 >= 0.95 * pages as f64 {
+        if came as f64 >= 0.95 * before.0 as f64 {
             return Ok(Some(passed));
         }
         if passed > 60.0 {
@@ -319,6 +340,9 @@ impl Redis {
         if self.placement()?.1 > 0 {
             controller::say(&format!("migrate {} --from 1 --to 0", self.pid()))?;
         }
+        let Placement(home, away) = self.placement()?;
+        ensure!(home >= SMALLEST, "only {home} pages are on node 0 to begin with");
+        ensure!(away * 20 < home, "{away} pages are on node 1 to begin with, {home} on node 0");
         Ok(())
     }
 

@@ -84,6 +84,11 @@ pub(crate) fn claim(holds: bool, found: impl FnOnce() -> String) -> Result<()> {
 }
 
 impl Lab {
+    /// Whether what the test depends on is switched off.
+    pub(crate) fn broken(&self) -> bool {
+        self.off.is_some()
+    }
+
     /// All probes, but those that are switched off.
     pub(crate) fn probes(&self) -> Result<Probes> {
         let off: Vec<&str> = match self.off {

@@ -20,6 +20,8 @@ use crate::{ksm, nodes};
 const BOUND_PAGES: usize = 4;
 /// Nobody writes to it, so that its pages are in no cache but that of their readers.
 const DISK: &str = "/dev/vda";
+/// So long a gap is the host's doing: no loop of ours takes a hundredth of it.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// Buffers of a pipe.
 const PIPE_PAGES: usize = 16;
 
@@ -118,6 +120,8 @@ struct Did {
     after: Usage,
     /// Pages that the workload itself knows to have been touched, moved or held.
     pages: usize,
+    /// In ns: the clock went on and the workload did not, for a second or more at a time.
+    stood_still: u64,
 }
 
 pub(crate) fn run(work: &Work) -> Result<()> {
@@ -167,7 +171,8 @@ fn strand(args: &Strand) -> Result<()> {
         return Ok(());
     }
     nodes::run_on(None, args.to)?;
-    tell(&Did { before: sys::usage(), after: sys::usage(), pages: memory.pages() })?;
+    let usage = sys::usage();
+    tell(&Did { before: usage, after: usage, pages: memory.pages(), stood_still: 0 })?;
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -225,15 +230,21 @@ fn scan(node: u16, cpu: u16, pages: usize) -> Result<()> {
 
 fn burn(node: u16, time: Duration) -> Result<()> {
     nodes::run_on(None, node)?;
-    at_each_line(|| {
-        let end = Instant::now() + time;
+    repeat(|| {
+        let began = Instant::now();
+        let (mut last, mut stood_still) = (began, Duration::ZERO);
         let mut sum = 0_u64;
-        while Instant::now() < end {
+        while last - began < time {
             for step in 0..10_000 {
                 sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(step));
             }
+            let now = Instant::now();
+            if now - last >= STANDSTILL {
+                stood_still += now - last;
+            }
+            last = now;
         }
-        Ok(0)
+        Ok((0, stood_still))
     })
 }
 
@@ -277,14 +288,20 @@ fn fill(node: u16, mib: usize) -> Result<()> {
 }
 
 fn at_each_line(mut act: impl FnMut() -> Result<usize>) -> Result<()> {
+    repeat(|| Ok((act()?, Duration::ZERO)))
+}
+
+/// The same for an act that also says how long it stood still.
+fn repeat(mut act: impl FnMut() -> Result<(usize, Duration)>) -> Result<()> {
     let mut line = String::new();
     let mut input = io::stdin().lock();
     say("ready")?;
     while input.read_line(&mut line).context("read a line")? > 0 {
         line.clear();
         let before = sys::usage();
-        let pages = act()?;
-        tell(&Did { before, after: sys::usage(), pages })?;
+        let (pages, stood_still) = act()?;
+        let stood_still = u64::try_from(stood_still.as_nanos()).context("too long")?;
+        tell(&Did { before, after: sys::usage(), pages, stood_still })?;
     }
     Ok(())
 }

@@ -21,6 +21,8 @@ pub(crate) struct Did {
     pub(crate) before: Usage,
     pub(crate) after: Usage,
     pub(crate) pages: u64,
+    /// In ns: the clock went on and the workload did not, for a second or more at a time.
+    pub(crate) stood_still: u64,
 }
 
 impl Worker {

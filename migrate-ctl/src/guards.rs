@@ -24,6 +24,9 @@ pub(crate) struct Budget {
     room: NodeVec<f64>,
 }
 
+/// Not a guard, but what one of them counts on; it can be switched off like one.
+const PAGE_CACHE: &str = "page_cache";
+
 type Guard = fn(&Wish<'_>, &Table, &Config, &Budget) -> bool;
 
 /// Who may not be touched at all comes first, then where to, then when, then how much:
@@ -68,7 +71,11 @@ pub(crate) fn for_good(
 }
 
 pub(crate) fn on(config: &Config, reason: Reason) -> bool {
-    !config.guards_off.iter().any(|name| name == reason.name())
+    is_on(config, reason.name())
+}
+
+fn is_on(config: &Config, name: &str) -> bool {
+    !config.guards_off.iter().any(|off| off == name)
 }
 
 /// Whether the owner's or user's word stands against it, which no waiting changes.
@@ -83,7 +90,8 @@ impl Budget {
             let node = &table.nodes[n];
             // Half of the inactive file pages: dropping clean cache is cheap, but not all of
             // it is clean.
-            let cache = node.inactive_file as f64 / 2.0;
+            let cache =
+                if is_on(config, PAGE_CACHE) { node.inactive_file as f64 / 2.0 } else { 0.0 };
             node.free as f64 + cache - node.high_watermark as f64 - kept - table.arriving(n) as f64
         });
         Self { tokens: table.tokens(), room }

@@ -3,16 +3,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use migrate_ctl::model::End;
+use migrate_ctl::model::{End, Verdict};
 
-use crate::controller::{Controller, Decided, Fact};
+use crate::controller::Controller;
 use crate::test::{Lab, Machine, Off, Test, claim, say};
 use crate::tests::control::stranded;
 use crate::worker::Worker;
 
-const KILLS: u32 = 20;
+const KILLS: usize = 20;
 /// Of those, inside the move as the probe saw it.
 const INSIDE: usize = 5;
+/// Where a machine's moves are too short for our clock, more are killed, up to this.
+const KILLS_AT_MOST: usize = 60;
 /// Large enough that the emulator takes a while to move it.
 const WORK: &str = "strand --from 0 --to 1 --mib 64";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,51 +29,47 @@ pub(crate) const TESTS: &[Test] = &[Test {
 fn killed(lab: &Lab) -> Result<()> {
     let mut ends = Vec::new();
     let mut controller = lab.enforce("--include comm:lab --tick 0.5")?;
-    for kill in 0..KILLS {
+    let whole = unkilled(&controller)?;
+    let count = |ends: &[Option<End>], end| ends.iter().filter(|one| **one == Some(end)).count();
+    while ends.len() < KILLS
+        || (count(&ends, End::DiedDuring) < INSIDE && ends.len() < KILLS_AT_MOST && !lab.broken())
+    {
         let mut worker = stranded(WORK)?;
-        wait_for_order(&controller, worker.pid())?;
+        ordered(&controller, worker.pid())?;
         // From at once to well into the move, and every fifth after its end.
-        let delay = if kill % 5 == 4 { 1000 } else { u64::from(kill % 5) * 25 };
-        std::thread::sleep(Duration::from_millis(delay));
+        let kill = u32::try_from(ends.len())? % 5;
+        std::thread::sleep(if kill == 4 { whole * 3 } else { whole * kill / 5 });
         worker.kill();
         ends.push(end_of(&controller, &worker)?);
     }
     claim(controller.is_up()?, || format!("the controller ended: {}", controller.log()))?;
-    let count = |end| ends.iter().filter(|one| **one == Some(end)).count();
     let counts: Vec<String> =
-        End::ALL.iter().map(|&end| format!("{} {}", count(end), end.name())).collect();
+        End::ALL.iter().map(|&end| format!("{} {}", count(&ends, end), end.name())).collect();
     say(&format!("killed: {}", counts.join(", ")));
     let silent = ends.iter().filter(|end| end.is_none()).count();
-    claim(silent == 0, || format!("{silent} of {KILLS} moves have no outcome"))?;
-    let inside = count(End::DiedDuring);
+    claim(silent == 0, || format!("{silent} of {} moves have no outcome", ends.len()))?;
+    let inside = count(&ends, End::DiedDuring);
     claim(inside >= INSIDE, || format!("only {inside} died inside their move"))
 }
 
-/// The order and its process are joined by the decision's number.
-fn wait_for_order(controller: &Controller, pid: u32) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let facts = controller.facts()?;
-        let of_pid = |decision: &migrate_ctl::model::Decision| decision.extent.domain.pid == pid;
-        let ordered = facts.iter().any(|fact| {
-            let Fact::Ordered { seq, .. } = fact else { return false };
-            facts.iter().any(|fact| {
-                matches!(fact, Fact::Decision(one) if one.decision.seq == *seq && of_pid(&one.decision))
-            })
-        });
-        if ordered {
-            return Ok(());
-        }
-        ensure!(Instant::now() < end, "process {pid} was not moved: {:?}", last(&facts, pid));
-        std::thread::sleep(Duration::from_millis(2));
-    }
+/// How long a move takes that nobody disturbs.
+fn unkilled(controller: &Controller) -> Result<Duration> {
+    let worker = stranded(WORK)?;
+    let outcome = controller.first_outcome(worker.pid(), PATIENCE)?;
+    Ok(Duration::from_nanos(outcome.context("the first process was not moved")?.duration))
 }
 
-fn last(facts: &[Fact], pid: u32) -> Option<&Decided> {
-    facts.iter().rev().find_map(|fact| match fact {
-        Fact::Decision(one) if one.decision.extent.domain.pid == pid => Some(one),
-        Fact::Decision(_) | Fact::Ordered { .. } | Fact::Outcome(_) => None,
-    })
+/// Waits until a move of this process has been ordered.
+fn ordered(controller: &Controller, pid: u32) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let decisions = controller.decisions(pid)?;
+        if decisions.iter().any(|one| matches!(one.verdict, Verdict::Move(_))) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "process {pid} was not moved: {:?}", decisions.last());
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn end_of(controller: &Controller, worker: &Worker) -> Result<Option<End>> {
