@@ -3,8 +3,9 @@
 //! A lock on a file in /run that names its holder. The kernel drops the lock
 //! with the process, so a killed controller never blocks the next.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -36,8 +37,11 @@ pub fn take(path: &Path) -> Result<Instance, InstanceError> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Whoever can open it can lock it, and so keep us from starting.
+        .mode(0o600)
         .open(path)
         .map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -19,11 +19,16 @@ mod attach;
 mod hooks;
 mod maps;
 
+use hooks::Hook;
 use maps::Maps;
 
 pub use maps::{Counts, OwnMoves};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
+
+/// Every signal that has probes.
+pub const SIGNALS: [&str; 6] =
+    ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -78,7 +83,8 @@ impl Probes {
             .map_err(|error| ProbesError::Load(attach::in_full(&error)))?;
         let maps = Maps::take(&mut ebpf)?;
         let cpus: Vec<u32> = cpus.iter().map(|&(cpu, _)| cpu).collect();
-        let verdicts = hooks::all(&btf)
+        let hooks = hooks::all(&btf);
+        let mut verdicts: Vec<HookVerdict> = hooks
             .iter()
             .map(|hook| HookVerdict {
                 signal: hook.signal,
@@ -90,6 +96,7 @@ impl Probes {
                 },
             })
             .collect();
+        detach_halves(&mut ebpf, &hooks, &mut verdicts);
         Ok(Self { verdicts, maps, reasons: reasons(&btf), logger, ebpf })
     }
 
@@ -124,6 +131,19 @@ impl Probes {
             verdict.hook == "tp_btf mm_migrate_pages" && verdict.state == HookState::Attached
         });
         if counted { OwnMoves::take(&mut self.ebpf) } else { None }
+    }
+}
+
+/// A beginning without its end would leave behind what nobody takes away.
+fn detach_halves(ebpf: &mut Ebpf, hooks: &[Hook], verdicts: &mut [HookVerdict]) {
+    for (index, hook) in hooks.iter().enumerate() {
+        let Some(end) = hook.ended_by(hooks) else { continue };
+        let attached = |index: usize| verdicts[index].state == HookState::Attached;
+        if attached(index) && !attached(end) {
+            attach::detach(ebpf, hook);
+            let why = format!("let go: {} is not attached", hooks[end].name());
+            verdicts[index].state = HookState::Refused(why);
+        }
     }
 }
 

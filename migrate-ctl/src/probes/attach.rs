@@ -26,6 +26,24 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, btf: &aya::Btf, cpus: &[u32])
     }
 }
 
+/// Lets go of what [`attach`] attached.
+pub(super) fn detach(ebpf: &mut Ebpf, hook: &Hook) {
+    if let Err(error) = try_detach(ebpf, hook) {
+        tracing::warn!(hook = hook.name(), error = in_full(&error), "cannot be detached");
+    }
+}
+
+fn try_detach(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
+    let program = hook.program.as_ref().ok().and_then(|name| ebpf.program_mut(name));
+    let program = program.ok_or_else(|| ProgramError::IOError(ErrorKind::NotFound.into()))?;
+    match hook.kind {
+        Kind::FEntry => <&mut FEntry>::try_from(program)?.unload(),
+        Kind::FExit => <&mut FExit>::try_from(program)?.unload(),
+        Kind::TracePoint => <&mut BtfTracePoint>::try_from(program)?.unload(),
+        Kind::CpuClock => <&mut PerfEvent>::try_from(program)?.unload(),
+    }
+}
+
 fn try_attach(
     ebpf: &mut Ebpf,
     hook: &Hook,

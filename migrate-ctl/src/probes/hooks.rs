@@ -37,6 +37,18 @@ impl Hook {
     }
 }
 
+impl Hook {
+    /// Of a hook at a call's beginning, the position of the one at its end.
+    pub(super) fn ended_by(&self, hooks: &[Self]) -> Option<usize> {
+        let (kind, function) = match (self.kind, self.function) {
+            (Kind::TracePoint, "mm_migrate_pages_start") => (Kind::TracePoint, "mm_migrate_pages"),
+            (Kind::FEntry, function) => (Kind::FExit, function),
+            (Kind::TracePoint | Kind::FExit | Kind::CpuClock, _) => return None,
+        };
+        hooks.iter().position(|other| (other.kind, other.function) == (kind, function))
+    }
+}
+
 /// Offsets and numbers of the running kernel, by the name of the global that takes them. 0: this
 /// kernel has none; the programs that cannot do without one are not chosen then.
 pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 7] {

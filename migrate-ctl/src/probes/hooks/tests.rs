@@ -32,6 +32,21 @@ fn a_fault_handler_with_another_number_of_arguments_is_left_alone() {
 }
 
 #[test]
+fn a_beginning_knows_its_end() {
+    let hooks = all(&Btf::parse(Builder::default().finish()).unwrap());
+    let pairs: Vec<(String, String)> = hooks
+        .iter()
+        .filter_map(|hook| Some((hook.name(), hooks[hook.ended_by(&hooks)?].name())))
+        .collect();
+    let expected = [
+        ("tp_btf mm_migrate_pages_start", "tp_btf mm_migrate_pages"),
+        ("fentry migrate_to_node", "fexit migrate_to_node"),
+        ("fentry kernel_move_pages", "fexit kernel_move_pages"),
+    ];
+    assert_eq!(pairs, expected.map(|(one, other)| (one.to_owned(), other.to_owned())));
+}
+
+#[test]
 fn an_exit_without_group_dead_needs_the_count_of_live_threads() {
     check("sched_process_exit", Some("sched_process_exit_2"), |btf| {
         btf.tracepoint("sched_process_exit", 2);
