@@ -100,6 +100,19 @@ pub struct Latency {
     pub buckets: [u64; BUCKETS],
 }
 
+impl Latency {
+    /// Adds the calls of another source.
+    pub fn add(&mut self, more: &Self) {
+        self.calls += more.calls;
+        self.moved += more.moved;
+        self.failed += more.failed;
+        self.nanos += more.nanos;
+        for (slot, more) in self.buckets.iter_mut().zip(&more.buckets) {
+            *slot += more;
+        }
+    }
+}
+
 impl Default for Latency {
     fn default() -> Self {
         Self { calls: 0, moved: 0, failed: 0, nanos: 0, buckets: [0; BUCKETS] }

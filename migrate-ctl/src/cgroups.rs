@@ -8,7 +8,7 @@ use crate::model::{Decision, ExtentId, Forecast, Source, Tick};
 use crate::procfs::printable;
 use crate::snapshot::CgroupLoad;
 
-/// Cgroups shown; the rest is left to `explain` and the journal.
+/// Cgroups shown; a label's values must be few.
 pub const SHOWN: usize = 16;
 
 #[derive(Default)]
@@ -51,8 +51,8 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
 mod tests {
     use super::{SHOWN, busiest};
     use crate::model::{
-        Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Faults, Forecast, Mempolicy, NodeVec,
-        PidRef, Reason, Source, Tick, Verdict,
+        Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Forecast, Mempolicy, NodeVec, PidRef,
+        Reason, Source, Tick, Verdict,
     };
 
     #[test]
@@ -95,12 +95,11 @@ mod tests {
                 comm: String::new(),
                 cgroup: cgroup.to_owned(),
                 cpu: NodeVec::filled(2, cpu),
-                faults: Faults::default(),
                 boundness: Est::exact(0.1, Source::Prior),
-                foreign_moved: 0,
                 extents: vec![ExtentObs {
                     id: extent,
                     pages: NodeVec::default(),
+                    alongside: 0,
                     mempolicy: Mempolicy::Unknown,
                     allowed: NodeVec::filled(2, true),
                 }],
@@ -117,6 +116,6 @@ mod tests {
             decisions.push(Decision { seq: 0, now: 0, extent, verdict, reason, forecast });
         }
         let nodes = NodeVec::default();
-        (Tick { now: 0, dt: 1, nodes, domains, gone: Vec::new(), lost: 0 }, decisions)
+        (Tick { now: 0, dt: 1, nodes, domains, gone: Vec::new() }, decisions)
     }
 }

@@ -35,6 +35,8 @@ pub struct PolicyConfig {
     pub largest_move: Pages,
     /// Kept free on the target beyond its high watermark.
     pub reserve: Pages,
+    /// A memory policy that was read so long ago no longer counts.
+    pub mempolicy_fresh_seconds: f64,
     /// First cool-down after a move that failed or did not help; it doubles.
     pub cool_down_seconds: f64,
 }
@@ -58,11 +60,13 @@ impl Default for PolicyConfig {
             // 256 MiB a second, and 4 GiB after a quiet time.
             pages_per_second: 65_536,
             burst: 1 << 20,
-            // 4 GiB: about a second of migrate_pages(2) on current machines, during which 6.1
-            // lets the target neither map nor unmap memory.
+            // 4 GiB: by our price four seconds lost. On 6.1 the target can neither map nor unmap
+            // memory as long as the call lasts.
             largest_move: 1 << 20,
             // 64 MiB.
             reserve: 16_384,
+            // One may be set at any moment, so it is read again just before a move.
+            mempolicy_fresh_seconds: 5.0,
             cool_down_seconds: 60.0,
         }
     }
@@ -88,8 +92,16 @@ pub enum Pattern {
 impl Filter {
     /// Whether we may touch this process.
     pub fn allows(&self, pid: u32, comm: &str, cgroup: &str) -> bool {
-        let hit = |pattern: &Pattern| pattern.matches(pid, comm, cgroup);
-        !self.exclude.iter().any(hit) && (self.include.is_empty() || self.include.iter().any(hit))
+        self.includes(pid, comm, cgroup) && !self.excludes(pid, comm, cgroup)
+    }
+
+    pub fn includes(&self, pid: u32, comm: &str, cgroup: &str) -> bool {
+        let mut include = self.include.iter();
+        self.include.is_empty() || include.any(|pattern| pattern.matches(pid, comm, cgroup))
+    }
+
+    pub fn excludes(&self, pid: u32, comm: &str, cgroup: &str) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(pid, comm, cgroup))
     }
 }
 

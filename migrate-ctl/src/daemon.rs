@@ -7,30 +7,40 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Filter};
 use crate::instance::{self, InstanceError, LOCK_FILE};
 use crate::journal::{Fact, Journal};
 use crate::ledger::Ledger;
-use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, Tick, Verdict};
+use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, PidRef, Reason, Tick, Verdict};
 use crate::mover::{MoveCounter, Mover};
 use crate::probes::{Probes, ProbesError};
 use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
 use crate::table::{Table, absorb};
 use crate::topology::{Topology, TopologyError};
-use crate::{cgroups, http, own, policy, report, sys};
+use crate::{cgroups, guards, http, own, policy, procfs, report, sys};
 
 /// The summary comes after so many seconds: enough samples to say something.
 const SUMMARY_AFTER: Duration = Duration::from_secs(6);
+
+/// A memory policy is read so often, in seconds, where nothing will be moved.
+const OBSERVED_MEMPOLICY_FRESH: f64 = 300.0;
+/// The sampler's thread may wait for a lock of a process when we stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whoever asks whether we are ready hears no once so many seconds and ten ticks brought nothing.
+const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// What `run` was asked to do.
 pub struct Options {
@@ -46,6 +56,13 @@ pub struct Options {
 /// Why the controller cannot run here. Each is one line with its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(
+        "this is PID namespace {0}, where the probes' pids mean other processes; run it on the \
+         host, or with hostPID / --pid=host"
+    )]
+    PidNamespace(String),
+    #[error(transparent)]
+    Sampler(anyhow::Error),
     #[error(
         "user {0} may not watch or move other users' processes; run it as root: sudo migrate-ctl run"
     )]
@@ -72,17 +89,22 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<()> {
     let mut clock = tokio::time::interval(controller.options.tick);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     clock.tick().await;
+    let mut summary = pin!(tokio::time::sleep(SUMMARY_AFTER));
     let mut summary_due = true;
     loop {
         tokio::select! {
-            _ = clock.tick() => controller.tick().await?,
-            Some(outcome) = controller.outcomes.recv() => controller.absorb_outcome(&outcome),
+            _ = clock.tick(), if !controller.samples() => controller.begin_tick(),
+            // A process may hold its lock for long: signals and outcomes do not wait for it.
+            news = controller.news() => match news? {
+                News::Sampled(sampled) => controller.tick(*sampled),
+                News::Outcome(outcome) => controller.absorb_outcome(&outcome),
+            },
+            () = &mut summary, if summary_due => {
+                summary_due = false;
+                say(&controller.summary());
+            }
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-        }
-        if summary_due && controller.started.elapsed() >= SUMMARY_AFTER {
-            summary_due = false;
-            say(&controller.summary());
         }
     }
     if summary_due {
@@ -92,10 +114,22 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The sampler after a round, and what it saw.
+type Sampled = (Sampler, anyhow::Result<Tick>);
+
+enum News {
+    Sampled(Box<Sampled>),
+    Outcome(Outcome),
+}
+
 struct Controller {
     options: Options,
-    /// Out of the daemon's hands only while a tick samples.
+    /// None while a tick samples.
     sampler: Option<Sampler>,
+    sampling: Option<JoinHandle<Sampled>>,
+    tick_began: Instant,
+    /// Moved while a tick sampled: what it saw of them may be half of the way.
+    moved_meanwhile: Vec<PidRef>,
     table: Table,
     ledger: Ledger,
     journal: Journal,
@@ -106,17 +140,23 @@ struct Controller {
     published: watch::Sender<Option<Arc<Snapshot>>>,
     last: Option<(Tick, Vec<Decision>)>,
     cost: OwnCost,
-    started: Instant,
     _instance: instance::Instance,
 }
 
 impl Controller {
-    async fn start(options: Options) -> Result<Self, StartError> {
-        let user = rustix::process::geteuid();
-        if !user.is_root() {
-            return Err(StartError::NotRoot(user.as_raw()));
+    async fn start(mut options: Options) -> Result<Self, StartError> {
+        if !options.enforce {
+            // Nothing hangs on it, and reading it walks the whole page table.
+            options.config.policy.mempolicy_fresh_seconds = OBSERVED_MEMPOLICY_FRESH;
+        }
+        if let Some(user) = sys::plain_user() {
+            return Err(StartError::NotRoot(user));
         }
         let root = Path::new("/");
+        if let Ok(Some(namespace)) = procfs::foreign_pid_namespace(root) {
+            return Err(StartError::PidNamespace(namespace));
+        }
+        sys::raise_descriptor_limit();
         let instance = instance::take(Path::new(LOCK_FILE))?;
         let listener = http::bind(options.listen).await?;
         let topology = Topology::read(root)?;
@@ -138,7 +178,13 @@ impl Controller {
         let (mover, outcomes) = Mover::start(Arc::clone(&topology), counter, root.to_path_buf())
             .map_err(StartError::Mover)?;
         let boundness = options.config.policy.boundness;
-        let sampler = Sampler::new(root, topology, Some(probes), boundness);
+        let filter = if guards::on(&options.config, Reason::Excluded) {
+            options.config.filter.clone()
+        } else {
+            Filter::default()
+        };
+        let sampler = Sampler::new(root, topology, Some(probes), boundness, filter)
+            .map_err(StartError::Sampler)?;
         let (published, snapshots) = watch::channel(None);
         tokio::spawn(http::serve(listener, snapshots, http::Limits::default()));
         if http::reachable_from_outside(options.listen) {
@@ -150,6 +196,9 @@ impl Controller {
         Ok(Self {
             options,
             sampler: Some(sampler),
+            sampling: None,
+            tick_began: Instant::now(),
+            moved_meanwhile: Vec::new(),
             table: Table::default(),
             ledger: Ledger::default(),
             journal,
@@ -159,15 +208,46 @@ impl Controller {
             published,
             last: None,
             cost: OwnCost { start_time_seconds, ..OwnCost::default() },
-            started: Instant::now(),
             _instance: instance,
         })
     }
 
+    fn samples(&self) -> bool {
+        self.sampling.is_some()
+    }
+
+    /// Starts a round of the sampler, which blocks, on a thread of its own.
+    fn begin_tick(&mut self) {
+        self.tick_began = Instant::now();
+        let wants = self.table.wants_mempolicy(&self.options.config);
+        let moving = self.table.moving();
+        if let Some(mut sampler) = self.sampler.take() {
+            self.sampling = Some(tokio::task::spawn_blocking(move || {
+                let tick = sampler.tick(&wants, &moving);
+                (sampler, tick)
+            }));
+        }
+    }
+
+    /// Ready when a round or a move has ended.
+    async fn news(&mut self) -> anyhow::Result<News> {
+        let Self { sampling, outcomes, .. } = self;
+        let sampled = async {
+            match sampling {
+                Some(sampling) => sampling.await.context("sample"),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            sampled = sampled => Ok(News::Sampled(Box::new(sampled?))),
+            Some(outcome) = outcomes.recv() => Ok(News::Outcome(outcome)),
+        }
+    }
+
     /// The data flow, one line a stage.
-    async fn tick(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        if let Some(tick) = self.sample().await? {
+    fn tick(&mut self, (sampler, tick): Sampled) {
+        self.take_back(sampler);
+        if let Some(tick) = self.seen(tick) {
             let input = Input::Tick(tick);
             absorb(&mut self.table, &self.options.config, &input);
             let decisions = policy::decide(&self.table, &self.options.config);
@@ -176,28 +256,24 @@ impl Controller {
             self.act(&decisions);
             self.last = Some((tick, decisions));
         }
-        self.account(began);
+        self.account();
         self.publish();
-        Ok(())
     }
 
-    async fn sample(&mut self) -> anyhow::Result<Option<Tick>> {
-        let wants = self.table.wants_mempolicy(&self.options.config);
-        let mut sampler = self.sampler.take().context("the sampler is lost")?;
-        let round = move || {
-            let tick = sampler.tick(&wants);
-            (sampler, tick)
-        };
-        let (sampler, tick) = tokio::task::spawn_blocking(round).await.context("sample")?;
-        self.sampler = Some(sampler);
-        match tick {
-            Ok(tick) => Ok(Some(tick)),
-            Err(error) => {
-                self.cost.tick_errors += 1;
-                warn!(error = format!("{error:#}"), "this tick saw nothing");
-                Ok(None)
-            }
+    fn take_back(&mut self, mut sampler: Sampler) {
+        self.sampling = None;
+        for id in self.moved_meanwhile.drain(..) {
+            sampler.forget_placement(id);
         }
+        self.sampler = Some(sampler);
+    }
+
+    fn seen(&mut self, tick: anyhow::Result<Tick>) -> Option<Tick> {
+        tick.inspect_err(|error| {
+            self.cost.tick_errors += 1;
+            warn!(error = format!("{error:#}"), "this tick saw nothing");
+        })
+        .ok()
     }
 
     fn record(&mut self, tick: &Tick, decisions: &[Decision]) {
@@ -243,18 +319,19 @@ impl Controller {
             "move ended"
         );
         absorb(&mut self.table, &self.options.config, &Input::Progress(outcome.clone()));
-        if let Some(sampler) = &mut self.sampler {
-            sampler.forget_placement(outcome.target);
+        match &mut self.sampler {
+            Some(sampler) => sampler.forget_placement(outcome.target),
+            None => self.moved_meanwhile.push(outcome.target),
         }
         self.ledger.record_outcome(outcome);
         self.journal.record(&Fact::Outcome(outcome));
     }
 
-    fn account(&mut self, began: Instant) {
+    fn account(&mut self) {
         let ourselves = own::read(Path::new("/"));
         self.cost = OwnCost {
             ticks: self.cost.ticks + 1,
-            tick_seconds: began.elapsed().as_secs_f64(),
+            tick_seconds: self.tick_began.elapsed().as_secs_f64(),
             cpu_seconds: ourselves.cpu_seconds,
             resident_bytes: ourselves.resident_bytes,
             open_fds: ourselves.open_fds,
@@ -273,6 +350,7 @@ impl Controller {
             ledger: self.ledger.clone(),
             cgroups: cgroups::busiest(tick, decisions),
             cost: self.cost,
+            good_until: Instant::now() + STALE_AFTER + 10 * self.options.tick,
         };
         self.published.send_replace(Some(Arc::new(snapshot)));
     }
@@ -306,7 +384,13 @@ impl Controller {
         while let Some(outcome) = self.outcomes.recv().await {
             self.absorb_outcome(&outcome);
         }
-        // Dropping the sampler drops the probes, and with them every attachment.
+        // Dropping the sampler drops the probes, and with them every attachment. One that still
+        // waits for somebody's lock ends with the process, and so do its probes.
+        if let Some(sampling) = self.sampling.take()
+            && tokio::time::timeout(STOP_PATIENCE, sampling).await.is_err()
+        {
+            warn!("the sampler still waits for a process; its probes go with us");
+        }
         drop(self.sampler.take());
         let moves: u64 = self.ledger.ended.values().sum();
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();

@@ -12,11 +12,8 @@ use serde::Serialize;
 use crate::model::{NodeId, NodeVec};
 use crate::probes::Probes;
 use crate::snapshot::{HookState, HookVerdict};
-use crate::sys;
 use crate::topology::{Topology, TopologyError};
-
-/// Inode of the initial PID namespace: PROC_PID_INIT_INO in include/linux/proc_ns.h.
-const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+use crate::{procfs, sys};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -92,11 +89,9 @@ fn kernel(root: &Path) -> Check {
 }
 
 fn user() -> Check {
-    let user = rustix::process::geteuid();
-    if user.is_root() {
-        good("user", "root")
-    } else {
-        fatal("user", format!("user {}", user.as_raw()), "run as root: sudo migrate-ctl doctor")
+    match sys::plain_user() {
+        None => good("user", "root"),
+        Some(user) => fatal("user", format!("user {user}"), "run as root: sudo migrate-ctl doctor"),
     }
 }
 
@@ -199,7 +194,10 @@ fn perf_event_paranoid(root: &Path, hooks: &[HookVerdict]) -> Check {
     } else {
         lost(
             "perf_event_paranoid",
-            format!("{level}; CPU time comes from /proc, coarser"),
+            format!(
+                "{level}; CPU time comes from /proc, coarser, and processes with threads stay, \
+                 since nobody sees the threads' memory policies"
+            ),
             "grant CAP_SYS_ADMIN, or CAP_PERFMON with kernel.perf_event_paranoid at 2",
         )
     }
@@ -215,22 +213,23 @@ fn lockdown(root: &Path) -> Check {
 }
 
 fn pid_namespace(root: &Path) -> Check {
-    match fs::read_link(root.join("proc/self/ns/pid")) {
-        Ok(namespace) if namespace.to_string_lossy() == INITIAL_PID_NAMESPACE => {
-            good("pid_namespace", "the initial one")
-        }
-        Ok(namespace) => fatal(
+    match procfs::foreign_pid_namespace(root) {
+        Ok(None) => good("pid_namespace", "the initial one"),
+        Ok(Some(namespace)) => fatal(
             "pid_namespace",
-            format!("{}: the probes' pids are not the pids seen here", namespace.display()),
+            format!("{namespace}: the probes' pids are not the pids seen here"),
             "run on the host, or with hostPID / --pid=host",
         ),
-        Err(error) => lost("pid_namespace", error.to_string(), "mount proc on /proc"),
+        Err(error) => fatal("pid_namespace", error.to_string(), "mount proc on /proc"),
     }
 }
 
 fn numa_balancing(root: &Path) -> Check {
     match read(root, "proc/sys/kernel/numa_balancing").as_deref() {
-        Some("0") => good("numa_balancing", "off: no hint faults; nobody else moves memory"),
+        Some("0") => good(
+            "numa_balancing",
+            "off: no hint faults, and the kernel moves no page for being remote",
+        ),
         Some(mode) => good(
             "numa_balancing",
             format!("{mode}: on; hint faults are seen, and the kernel moves pages by itself"),

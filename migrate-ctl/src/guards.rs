@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::model::{ExtentId, Mempolicy, Node, NodeVec, Pages, Reason};
-use crate::table::{Row, Table};
+use crate::table::{Row, Table, secs};
 
 /// A move that the policy would like.
 pub(crate) struct Wish<'a> {
@@ -14,7 +14,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) row: &'a Row,
     /// None only where the placement is unknown.
     pub(crate) to: Option<Node>,
-    pub(crate) pages: Pages,
+    /// The most that the move may bring.
+    pub(crate) at_most: Pages,
 }
 
 /// What moves decided in the same tick share.
@@ -78,9 +79,16 @@ fn is_on(config: &Config, name: &str) -> bool {
     !config.guards_off.iter().any(|off| off == name)
 }
 
-/// Whether the owner's or user's word stands against it, which no waiting changes.
+/// Whether no waiting changes what stands against it.
 pub(crate) fn lasts(reason: Reason) -> bool {
-    matches!(reason, Reason::Excluded | Reason::NoPlacement | Reason::Mempolicy | Reason::Cpuset)
+    matches!(
+        reason,
+        Reason::Excluded
+            | Reason::NoPlacement
+            | Reason::Mempolicy
+            | Reason::Cpuset
+            | Reason::TooLarge
+    )
 }
 
 impl Budget {
@@ -88,11 +96,9 @@ impl Budget {
         let kept = config.policy.reserve as f64;
         let room = NodeVec::from_fn(table.nodes.len(), |n| {
             let node = &table.nodes[n];
-            // Half of the inactive file pages: dropping clean cache is cheap, but not all of
-            // it is clean.
-            let cache =
-                if is_on(config, PAGE_CACHE) { node.inactive_file as f64 / 2.0 } else { 0.0 };
-            node.free as f64 + cache - node.high_watermark as f64 - kept - table.arriving(n) as f64
+            let without = if is_on(config, PAGE_CACHE) { 0 } else { node.inactive_file / 2 };
+            let room = node.room().saturating_sub(without);
+            room as f64 - kept - table.arriving(n) as f64
         });
         Self { tokens: table.tokens(), room }
     }
@@ -111,12 +117,17 @@ fn no_placement(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
     !wish.row.placed
 }
 
-fn mempolicy(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
-    wish.row.mempolicy(table.now, table.dt()) == Mempolicy::Explicit
+fn mempolicy(wish: &Wish<'_>, table: &Table, config: &Config, _: &Budget) -> bool {
+    known_mempolicy(wish, table, config) == Mempolicy::Explicit
 }
 
-fn mempolicy_unknown(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
-    wish.row.mempolicy(table.now, table.dt()) == Mempolicy::Unknown
+fn mempolicy_unknown(wish: &Wish<'_>, table: &Table, config: &Config, _: &Budget) -> bool {
+    known_mempolicy(wish, table, config) == Mempolicy::Unknown
+}
+
+fn known_mempolicy(wish: &Wish<'_>, table: &Table, config: &Config) -> Mempolicy {
+    let fresh = config.policy.mempolicy_fresh_seconds.max(secs(table.dt()));
+    wish.row.mempolicy(table.now, fresh)
 }
 
 fn cpuset(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
@@ -133,16 +144,17 @@ fn cool_down(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
     wish.row.cooling(table.now) > 0.0
 }
 
+/// The budget never holds more than its burst.
 fn too_large(wish: &Wish<'_>, _: &Table, config: &Config, _: &Budget) -> bool {
-    wish.pages > config.policy.largest_move
+    wish.at_most > config.policy.largest_move.min(config.policy.burst)
 }
 
 fn no_room(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
-    wish.to.and_then(|to| budget.room.get(to)).is_none_or(|&room| room < wish.pages as f64)
+    wish.to.and_then(|to| budget.room.get(to)).is_none_or(|&room| room < wish.at_most as f64)
 }
 
 fn rate_limit(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
-    budget.tokens < wish.pages as f64
+    budget.tokens < wish.at_most as f64
 }
 
 #[cfg(test)]

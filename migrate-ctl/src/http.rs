@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
@@ -170,6 +170,7 @@ const LANDING: &str = concat!(
     "<li><a href=\"/-/ready\">ready</a></li>\n</ul></body></html>\n",
 );
 
+const STUCK: &str = "not ready: no tick has ended for long; a process may hold its memory's lock\n";
 const NOT_READY: &str = "not ready: the first tick has not ended yet\n";
 
 fn scrape(site: &Site) -> Answer {
@@ -182,10 +183,11 @@ fn scrape(site: &Site) -> Answer {
 }
 
 fn ready(site: &Site) -> Answer {
-    if site.snapshots.borrow().is_some() {
-        text(StatusCode::OK, "ready\n")
-    } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, NOT_READY)
+    let good_until = site.snapshots.borrow().as_ref().map(|snapshot| snapshot.good_until);
+    match good_until {
+        Some(until) if Instant::now() < until => text(StatusCode::OK, "ready\n"),
+        Some(_) => text(StatusCode::SERVICE_UNAVAILABLE, STUCK),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, NOT_READY),
     }
 }
 

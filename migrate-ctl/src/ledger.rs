@@ -13,7 +13,7 @@ pub struct Ledger {
     pub ended: BTreeMap<End, u64>,
     /// Decisions by verdict (`true`: move) and reason.
     pub decisions: BTreeMap<(bool, Reason), u64>,
-    /// Moves after which the remote share fell as predicted, and those after which it did not.
+    /// Moves after which at most half of the remote share was left, and the others.
     pub helped: u64,
     pub not_helped: u64,
 }
@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn decisions_count_by_verdict_and_reason() {
         let mut ledger = Ledger::default();
-        let order = Order { seq: 1, target: WHO, from: NodeVec::default(), to: Node(1), pages: 9 };
+        let (from, to) = (NodeVec::default(), Node(1));
+        let order = Order { seq: 1, target: WHO, from, to, pages: 9, at_most: 9, until: 1 };
         ledger.record_decision(&decision(Verdict::Move(order), Reason::Pays));
         ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
         ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));

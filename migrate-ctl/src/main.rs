@@ -1,6 +1,6 @@
 //! `migrate-ctl`: the command line. Parses, calls the library, maps errors to exit codes.
-#![expect(clippy::print_stdout, reason = "the command line's face")]
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ use migrate_ctl::daemon::{self, Options, StartError};
 use migrate_ctl::doctor;
 use migrate_ctl::model::NodeId;
 use migrate_ctl::mover::by_hand::{self, HandError, HandErrorKind};
+use migrate_ctl::probes::SIGNALS;
 use migrate_ctl::topology::Topology;
 
 const EXIT_CODES: &str = "\
@@ -84,9 +85,6 @@ struct Run {
 
 /// Of 4 KiB.
 const PAGES_PER_MIB: u64 = 256;
-
-/// Signals that can be left out.
-const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
 
 #[derive(clap::Args)]
 struct Migrate {
@@ -162,7 +160,10 @@ fn run(args: Run) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.into(), Exit::Internal),
     };
-    match runtime.block_on(daemon::run(options, |text| println!("{text}"))) {
+    let result = runtime.block_on(daemon::run(options, |text| say(text)));
+    // A thread that waits for somebody's lock must not keep us.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => Exit::Done,
         Err(error) if error.is::<StartError>() => complain(&error, Exit::CannotRun),
         Err(error) => complain(&error, Exit::Internal),
@@ -176,6 +177,9 @@ fn migrate(args: &Migrate) -> Exit {
         Err(error) => return complain(&error.into(), Exit::CannotRun),
     };
     let (from, to) = (NodeId(args.from), NodeId(args.to));
+    if args.shared {
+        warn_of_shared(root, args.pid, from);
+    }
     match by_hand::by_hand(root, &topology, args.pid, from, to, args.shared) {
         Ok(report) => {
             print(args.output, &report);
@@ -185,6 +189,15 @@ fn migrate(args: &Migrate) -> Exit {
             let exit = hand_exit(&error);
             complain(&error.into(), exit)
         }
+    }
+}
+
+/// Before anything moves: whose memory comes along.
+fn warn_of_shared(root: &Path, pid: u32, from: NodeId) {
+    // An error here comes again from the move itself.
+    for mapping in by_hand::shared_mappings(root, pid, from).unwrap_or_default() {
+        let by_hand::SharedMapping { name, pages, processes } = mapping;
+        eprintln!("taking along {name}: {pages} pages that up to {processes} processes share");
     }
 }
 
@@ -206,12 +219,18 @@ fn examine(output: Output) -> Exit {
 
 fn print(output: Output, report: &(impl std::fmt::Display + serde::Serialize)) {
     match output {
-        Output::Text => println!("{report}"),
+        Output::Text => say(report),
         Output::Json => match serde_json::to_string(report) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => say(json),
             Err(error) => eprintln!("migrate-ctl: cannot write JSON: {error}"),
         },
     }
+}
+
+/// Whoever does not listen any more, as `head`, does not matter.
+fn say(text: impl std::fmt::Display) {
+    let mut output = std::io::stdout().lock();
+    let _ = writeln!(output, "{text}").and_then(|()| output.flush());
 }
 
 /// One line on stderr: what, which value, what to do.

@@ -15,10 +15,8 @@ use migrate_common::Latency;
 use prometheus::TextEncoder;
 use prometheus::proto;
 
+use crate::procfs::printable;
 use crate::snapshot::Snapshot;
-
-/// The longest value of a label, in bytes.
-pub const LABEL_MAX: usize = 64;
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -91,9 +89,9 @@ impl Rows {
     }
 
     fn calls(&mut self, labels: [&str; 1], calls: &Latency) {
-        let key = labels.map(printable).into();
+        let key = labels.map(label).into();
         match self.0.get_mut(&key) {
-            Some(Value::Calls(sum)) => histogram::add(sum, calls),
+            Some(Value::Calls(sum)) => sum.add(calls),
             Some(Value::Number(_)) | None => {
                 self.0.insert(key, Value::Calls(Box::new(*calls)));
             }
@@ -101,7 +99,7 @@ impl Rows {
     }
 
     fn join<const N: usize>(&mut self, labels: [&str; N], new: f64, join: fn(f64, f64) -> f64) {
-        let key = labels.map(printable).into();
+        let key = labels.map(label).into();
         match self.0.get_mut(&key) {
             Some(Value::Number(old)) => *old = join(*old, new),
             Some(Value::Calls(_)) | None => {
@@ -111,29 +109,9 @@ impl Rows {
     }
 }
 
-/// Makes a name that a stranger chose fit for a label: printable, bounded, never empty.
-///
-/// Names of cgroups are bytes from other people's hands. Quotes, backslashes
-/// and line ends are the encoder's to escape; what a terminal would obey or
-/// hide is replaced here.
-pub fn printable(name: &str) -> String {
-    let mut label = String::new();
-    for c in name.chars() {
-        let shown = if obeyed_or_hidden(c) { char::REPLACEMENT_CHARACTER } else { c };
-        if label.len() + shown.len_utf8() > LABEL_MAX {
-            break;
-        }
-        label.push(shown);
-    }
-    // Prometheus takes an empty label for a missing one.
-    if label.is_empty() { "none".to_owned() } else { label }
-}
-
-/// Control characters, and those that turn or hide the text around them.
-fn obeyed_or_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
+/// A name that a stranger chose, as a label: Prometheus takes an empty one for a missing one.
+fn label(name: &str) -> String {
+    if name.is_empty() { "none".to_owned() } else { printable(name) }
 }
 
 fn family(metric: &Metric, snapshot: &Snapshot) -> proto::MetricFamily {

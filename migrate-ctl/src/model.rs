@@ -105,8 +105,6 @@ pub enum Source {
     Firmware,
     /// A stated assumption.
     Prior,
-    /// Set by the user.
-    Configured,
     /// Sampled frame numbers of `/proc/PID/pagemap`.
     Pagemap,
     /// `move_pages(2)` without nodes over sampled addresses.
@@ -149,8 +147,6 @@ pub struct Tick {
     pub domains: Vec<DomainObs>,
     /// Processes that have exited since the previous tick.
     pub gone: Vec<PidRef>,
-    /// Events that the probes could not count in this tick.
-    pub lost: u64,
 }
 
 /// One node as sysfs and /proc/zoneinfo show it.
@@ -167,6 +163,14 @@ pub struct NodeObs {
     pub latency: NodeVec<Est>,
 }
 
+impl NodeObs {
+    /// Pages that may come here before memory has to be reclaimed from somebody: what is free
+    /// above the high watermark, and half of the inactive page cache, since not all of it is clean.
+    pub fn room(&self) -> Pages {
+        self.free.saturating_sub(self.high_watermark).saturating_add(self.inactive_file / 2)
+    }
+}
+
 /// What shares memory: for now one process.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DomainObs {
@@ -176,20 +180,9 @@ pub struct DomainObs {
     pub cgroup: String,
     /// CPU time in this tick by the node it ran on.
     pub cpu: NodeVec<Nanos>,
-    pub faults: Faults,
     /// Share of the time that the same work takes on local memory which waits for memory.
     pub boundness: Est,
-    /// Pages that others than us moved in this tick.
-    pub foreign_moved: Pages,
     pub extents: Vec<ExtentObs>,
-}
-
-/// Page faults in one tick.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Faults {
-    pub minor: u64,
-    pub major: u64,
-    pub hint: u64,
 }
 
 /// A class of a domain's memory.
@@ -210,6 +203,9 @@ pub struct ExtentObs {
     pub id: ExtentId,
     /// Resident pages by node; empty while nothing is known.
     pub pages: NodeVec<Est>,
+    /// The most that a direct move takes along besides: pages of other classes, which follow
+    /// where nobody else maps them.
+    pub alongside: Pages,
     pub mempolicy: Mempolicy,
     /// `Mems_allowed` of the process: its cpuset's nodes.
     pub allowed: NodeMask,
@@ -277,7 +273,7 @@ pub enum Reason {
     NoRoom,
     /// The byte budget is spent for now.
     RateLimit,
-    /// More pages than one direct move may hold up.
+    /// More pages than one direct move may hold up, or than the budget ever allows at once.
     TooLarge,
     /// The last move of it failed or did not help.
     CoolDown,
@@ -351,6 +347,10 @@ pub struct Order {
     pub to: Node,
     /// Estimated pages that are not on `to`.
     pub pages: Pages,
+    /// The same and what may come along: the most that the move brings.
+    pub at_most: Pages,
+    /// Past this it is no longer true, and is not carried out.
+    pub until: Nanos,
 }
 
 /// Mover to table, and to the ledger.
@@ -393,8 +393,6 @@ pub enum Why {
     Refused,
     /// Isolated, could not be migrated, put back.
     PutBack,
-    /// Mapped by several processes; those move with `--shared` only.
-    Shared,
     /// Neither of the above.
     Other,
 }
@@ -415,18 +413,21 @@ pub enum End {
     NotPermitted,
     /// Any other refusal of the kernel.
     Failed,
+    /// It waited so long behind other moves that what it was decided on is no longer true.
+    Expired,
     /// We are stopping.
     Cancelled,
 }
 
 impl End {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Done,
         Self::Vanished,
         Self::Replaced,
         Self::DiedDuring,
         Self::NotPermitted,
         Self::Failed,
+        Self::Expired,
         Self::Cancelled,
     ];
 
@@ -439,6 +440,7 @@ impl End {
             Self::DiedDuring => "died_during",
             Self::NotPermitted => "not_permitted",
             Self::Failed => "failed",
+            Self::Expired => "expired",
             Self::Cancelled => "cancelled",
         }
     }

@@ -31,7 +31,8 @@ pub trait MoveCounter: Send {
     fn end(&mut self, tid: u32) -> OwnMove;
 }
 
-/// The thread that moves, and the way to it. Dropping it stops it.
+/// The thread that moves, and the way to it. Dropping it waits for the call that runs; what is
+/// queued behind it ends as cancelled.
 #[derive(Debug)]
 pub struct Mover {
     orders: Option<mpsc::Sender<Order>>,
@@ -82,11 +83,6 @@ impl Mover {
             let _ = self.outcomes.send(outcome(&order, End::Cancelled));
         }
     }
-
-    /// Waits for the call that runs; what is queued behind it ends as cancelled. Blocks.
-    pub fn stop(self) {
-        drop(self);
-    }
 }
 
 impl Drop for Mover {
@@ -121,6 +117,9 @@ impl Hands {
         if self.stopping.load(Ordering::Relaxed) {
             return End::Cancelled;
         }
+        if sys::boottime() > order.until {
+            return End::Expired;
+        }
         let pinned = match pin(&self.root, order.target) {
             Ok(pinned) => pinned,
             Err(end) => return end,
@@ -131,6 +130,12 @@ impl Hands {
         for from in sources(order, there.as_ref()) {
             if self.stopping.load(Ordering::Relaxed) {
                 end = End::Cancelled;
+                break;
+            }
+            // The number may have a new owner by now. A process that dies after this look is
+            // named by the probe, and its number is not given out again within microseconds.
+            if sum.died_inside != 0 || is_gone(&self.root, order.target, &pinned) {
+                end = End::Vanished;
                 break;
             }
             let (result, counted, duration) = self.one_call(order, from);
@@ -184,7 +189,7 @@ impl Hands {
         } else if early && end != End::Done {
             End::Vanished
         } else if end == End::Done && !died_inside && self.counter.is_some() {
-            // It died after the last call: the probe would have seen it inside.
+            // It died after the last call, or inside one with no probe to see it.
             End::Done
         } else {
             End::DiedDuring
@@ -198,7 +203,8 @@ impl Hands {
     }
 }
 
-/// Makes sure that the number still means the process that was ordered.
+/// Makes sure that the number means the process that was ordered, and keeps hold of it: the
+/// number itself is free again once the process has been reaped.
 fn pin(root: &Path, target: PidRef) -> Result<Pinned, End> {
     let pinned = Pinned::open(target.pid)
         .map_err(|errno| if errno == Errno::SRCH { End::Vanished } else { End::Failed })?;

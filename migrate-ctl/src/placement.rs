@@ -2,8 +2,8 @@
 //!
 //! Draws addresses from its mappings and looks each up in `/proc/PID/pagemap`:
 //! some 512 reads of eight bytes, whatever the size. A mapping of which little
-//! is resident wastes draws, so further rounds follow up to a cap; what stays
-//! unknown shows as a wide interval. Pages that others map too, as after a fork,
+//! is resident wastes draws, so further rounds follow up to a cap; where even
+//! those find next to nothing, nothing is said. Pages that others map too, as after a fork,
 //! count for the whole but for no node: no ordinary move can take them. Zero
 //! pages count for nothing, and neither do pages under migration, which look
 //! like swap. Pages that a private file mapping copied are not drawn.
@@ -23,6 +23,8 @@ use crate::topology::Topology;
 const ROUND: u64 = 512;
 /// Rounds follow until so many pages were found: ± 6 % at worst.
 const WANTED: usize = 256;
+/// Fewer say nothing that a move could be based on, unless they are half of all there is.
+const FEWEST: u64 = 32;
 const ROUNDS: usize = 8;
 /// Twice the kernel's default for `vm.max_map_count`, about.
 const AREAS: usize = 1 << 17;
@@ -36,8 +38,8 @@ const OWN: u64 = PRESENT | EXCLUSIVE;
 const FRAME: u64 = (1 << 55) - 1;
 
 /// Pages by node with their 95 % intervals (Wilson), scaled to `rss_anon`. The same process in
-/// the same state gives the same answer for the same seed. None: gone, not ours to read, or not
-/// one page was found.
+/// the same state gives the same answer for the same seed. None: gone, not ours to read, or too
+/// few pages were found in address space that is mostly empty.
 pub fn sample(
     root: &Path,
     topology: &Topology,
@@ -61,7 +63,8 @@ pub fn sample(
     let source = found.place_the_rest(topology, pid);
     let shared = found.shared(pid);
     let counted = found.counts.values().sum::<u64>() + shared;
-    (counted > 0).then(|| {
+    let enough = counted > 0 && counted >= FEWEST.min(rss_anon / 2);
+    enough.then(|| {
         NodeVec::from_fn(topology.len(), |node| {
             wilson(found.counts[node], counted, rss_anon, source)
         })

@@ -21,6 +21,9 @@ use crate::table::{Row, Table, secs};
 /// of a minute at best, and no estimate of ours is that good.
 const WORTHWHILE: f64 = 1e-4;
 
+/// An order that has waited for so many ticks is decided anew.
+const ORDER_TICKS: u64 = 2;
+
 /// Decides about everything that ran in the last tick, by extent.
 pub fn decide(table: &Table, config: &Config) -> Vec<Decision> {
     let mut budget = Budget::of(table, config);
@@ -41,14 +44,14 @@ fn decide_one(
         .or_else(|| soonest(table, row, config).map(|(node, _)| node))
         .or_else(|| forbidden(table, row, config));
     let pages = best.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
-    let wish = Wish { id, row, to: best, pages };
+    let wish = wish(id, row, best);
     let mut move_in = move_in(table, row, config);
     let (verdict, reason) = if let (Some(to), true) = (due, row.placed) {
         match guards::against(&wish, table, config, budget) {
             Some(reason) => (Verdict::Stay, reason),
             None => {
-                budget.spend(to, pages);
-                (Verdict::Move(order(seq, id, row, to, pages)), Reason::Pays)
+                budget.spend(to, wish.at_most);
+                (Verdict::Move(order(seq, table, &wish, to, pages)), Reason::Pays)
             }
         }
     } else if best.is_some() || !row.placed {
@@ -60,7 +63,8 @@ fn decide_one(
     } else {
         (Verdict::Stay, Reason::Settled)
     };
-    if guards::lasts(reason) {
+    // Room comes when others let go of it, and nobody knows when.
+    if guards::lasts(reason) || reason == Reason::NoRoom {
         move_in = None;
     } else if reason == Reason::CoolDown {
         move_in = move_in.map(|wait| wait.max(row.cooling(table.now)));
@@ -73,6 +77,26 @@ fn decide_one(
         reason,
         forecast: forecast(row, best, move_in),
     }
+}
+
+/// A move to this node, with the most that it may bring.
+fn wish(id: ExtentId, row: &Row, to: Option<Node>) -> Wish<'_> {
+    let pages = to.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
+    Wish { id, row, to, at_most: pages.saturating_add(row.alongside) }
+}
+
+/// Whether all that is missing for a move, now or soon, is to know of no memory policy.
+pub(crate) fn lacks_mempolicy(
+    id: ExtentId,
+    row: &Row,
+    table: &Table,
+    config: &Config,
+    budget: &Budget,
+) -> bool {
+    let to = due(row, config).or_else(|| soonest(table, row, config).map(|(node, _)| node));
+    let wish = wish(id, row, to);
+    let speaks = guards::against(&wish, table, config, budget);
+    to.is_some() && speaks.is_none_or(|reason| reason == Reason::MempolicyUnknown)
 }
 
 /// Where the work function goes now.
@@ -146,10 +170,11 @@ fn gamma(config: &Config) -> f64 {
     if gamma.is_nan() { 1.0 } else { gamma.clamp(0.0, 1.0) }
 }
 
-fn order(seq: u64, id: ExtentId, row: &Row, to: Node, pages: Pages) -> Order {
-    let nodes = row.costs.pages.len();
-    let from = NodeVec::from_fn(nodes, |n| n != to && row.costs.pages[usize::from(n.0)] > 0.0);
-    Order { seq, target: id.domain, from, to, pages }
+fn order(seq: u64, table: &Table, wish: &Wish<'_>, to: Node, pages: Pages) -> Order {
+    let there = &wish.row.costs.pages;
+    let from = NodeVec::from_fn(there.len(), |n| n != to && there[usize::from(n.0)] > 0.0);
+    let until = table.now.saturating_add(table.dt().saturating_mul(ORDER_TICKS));
+    Order { seq, target: wish.id.domain, from, to, pages, at_most: wish.at_most, until }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
@@ -220,7 +245,7 @@ fn outlook(decision: &Decision) -> String {
         }
         Reason::RateLimit => "but the budget of pages is spent; it waits for more (rate_limit)".to_owned(),
         Reason::TooLarge => {
-            "but that is more than one direct move may hold up; a larger largest_move would allow it (too_large)"
+            "but that is more than one direct move may hold up, or than the budget holds (too_large)"
                 .to_owned()
         }
         Reason::CoolDown => format!(

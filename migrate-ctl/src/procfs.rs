@@ -44,6 +44,8 @@ pub struct Process {
     /// `Mems_allowed_list`: the nodes of its cpuset.
     pub mems_allowed: Vec<NodeId>,
     pub rss_anon: Pages,
+    /// Resident pages of files, of shared memory and of hugetlbfs.
+    pub rss_other: Pages,
     pub threads: u32,
 }
 
@@ -57,9 +59,21 @@ pub struct ThreadTime {
     pub ticks: u64,
 }
 
-/// All process numbers, ascending; empty where /proc cannot be read.
-pub fn processes(root: &Path) -> Vec<u32> {
+/// All process numbers, ascending.
+///
+/// # Errors
+/// /proc cannot be read: nothing is known of anybody, least of all that they have exited.
+pub fn processes(root: &Path) -> io::Result<Vec<u32>> {
     numbered(&root.join("proc"))
+}
+
+/// Our PID namespace where it is not the machine's own: pids mean others there.
+pub fn foreign_pid_namespace(root: &Path) -> io::Result<Option<String>> {
+    /// PROC_PID_INIT_INO of include/linux/proc_ns.h.
+    const INITIAL: &str = "pid:[4026531836]";
+    let namespace = std::fs::read_link(root.join("proc/self/ns/pid"))?;
+    let namespace = namespace.to_string_lossy().into_owned();
+    Ok((namespace != INITIAL).then_some(namespace))
 }
 
 /// None where there is no such process (any more).
@@ -71,8 +85,11 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
     // Absent on kernels without cgroups.
     let cgroup = read_bounded(&folder.join("cgroup"), PROCESS_LIMIT).unwrap_or_default();
     let mems = field(&status, "Mems_allowed_list:").and_then(parse_list).unwrap_or_default();
-    // A zombie and a kernel thread have no RssAnon line.
-    let rss_anon = field(&status, "RssAnon:").and_then(|value| value.split(' ').next());
+    // A zombie and a kernel thread have no such lines.
+    let pages = |key| -> Pages {
+        let kib = field(&status, key).and_then(|value| value.split(' ').next()?.parse().ok());
+        kib.unwrap_or(0) / 4
+    };
     Some(Process {
         id: PidRef { pid, start: stat.start },
         comm: stat.comm,
@@ -83,7 +100,8 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
             .filter_map(|&node| u16::try_from(node).ok())
             .map(NodeId)
             .collect(),
-        rss_anon: rss_anon.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 4,
+        rss_anon: pages("RssAnon:"),
+        rss_other: pages("RssFile:") + pages("RssShmem:") + pages("HugetlbPages:"),
         threads: stat.threads,
     })
 }
@@ -104,6 +122,7 @@ pub fn lives(root: &Path, id: PidRef) -> bool {
 pub fn cpu_time(root: &Path, pid: u32) -> Option<Vec<ThreadTime>> {
     let folder = root.join(format!("proc/{pid}/task"));
     let threads: Vec<ThreadTime> = numbered(&folder)
+        .ok()?
         .into_iter()
         .take(THREADS)
         .filter_map(|tid| {
@@ -192,12 +211,13 @@ fn read_bounded(file: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn numbered(folder: &Path) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut numbers: Vec<u32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+fn numbered(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
     numbers.sort_unstable();
-    numbers
+    Ok(numbers)
 }
 
 /// The value of a line of `status`. The name in that file has its line ends escaped, so that no

@@ -7,13 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use migrate_common::{MigrationKey, SAMPLE_PERIOD_NS, TaskCounters};
+use anyhow::Context;
+use migrate_common::{SAMPLE_PERIOD_NS, TaskCounters};
 
+use crate::config::Filter;
 use crate::model::{
-    Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
-    NodeVec, Pages, PidRef, Tick,
+    Class, DomainObs, Est, ExtentId, ExtentObs, Mempolicy, Nanos, Node, NodeId, NodeMask, NodeVec,
+    Pages, PidRef, Tick,
 };
 use crate::probes::{Counts, Probes};
+use crate::procfs::Process;
 use crate::snapshot::Totals;
 use crate::topology::Topology;
 use crate::{placement, procfs, sys};
@@ -35,6 +38,8 @@ pub struct Sampler {
     topology: Arc<Topology>,
     probes: Option<Probes>,
     boundness: Est,
+    /// Whose memory we may look at.
+    filter: Filter,
     last: Counts,
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
@@ -59,7 +64,8 @@ impl Sampler {
         topology: Arc<Topology>,
         probes: Option<Probes>,
         boundness: Est,
-    ) -> Self {
+        filter: Filter,
+    ) -> anyhow::Result<Self> {
         let nodes = topology.len();
         let totals = Totals {
             hints: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
@@ -71,6 +77,7 @@ impl Sampler {
             topology,
             probes,
             boundness,
+            filter,
             last: Counts::default(),
             threads: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -80,10 +87,10 @@ impl Sampler {
         };
         if !sampler.samples_cpu() {
             // What threads used before we came is no business of the first tick.
-            let pids = procfs::processes(&sampler.root);
-            sampler.cpu_from_proc(&pids);
+            let pids = procfs::processes(&sampler.root).context("list the processes")?;
+            sampler.cpu_from_proc(&pids, Nanos::MAX);
         }
-        sampler
+        Ok(sampler)
     }
 
     pub fn totals(&self) -> &Totals {
@@ -103,24 +110,25 @@ impl Sampler {
     }
 
     /// Looks once. `wants_mempolicy` names the processes close to a move: only
-    /// theirs is read, since that walks their whole page table.
-    pub fn tick(&mut self, wants_mempolicy: &[PidRef]) -> anyhow::Result<Tick> {
-        let now = sys::boottime();
-        let dt = now.saturating_sub(self.then);
-        self.then = now;
-        self.ticks += 1;
-        let pids = procfs::processes(&self.root);
+    /// theirs is read, since that walks their whole page table. Those of `moving` are not looked
+    /// into: on 6.1 we would wait behind the target, and the target behind the move.
+    pub fn tick(&mut self, wants_mempolicy: &[PidRef], moving: &[PidRef]) -> anyhow::Result<Tick> {
+        // All that may fail comes before the first change.
+        let nodes = self.topology.observe(&self.root)?;
         let counts = match &mut self.probes {
             Some(probes) => probes.read()?,
             None => Counts::default(),
         };
-        let lost_before: u64 = self.last.lost.iter().sum();
-        let lost = counts.lost.iter().sum::<u64>().saturating_sub(lost_before);
-        let delta = self.difference(&counts, &pids);
+        // After the counts: who is counted and not listed has exited.
+        let pids = procfs::processes(&self.root).context("list the processes")?;
+        let now = sys::boottime();
+        let dt = now.saturating_sub(self.then);
+        self.then = now;
+        self.ticks += 1;
+        let delta = self.difference(&counts, &pids, dt);
         let mut gone = self.forget_exited(&pids);
-        let domains = self.domains(&delta, dt, wants_mempolicy, &mut gone);
-        let nodes = self.topology.observe(&self.root)?;
-        Ok(Tick { now, dt, nodes, domains, gone, lost })
+        let domains = self.domains(&delta, dt, wants_mempolicy, moving, &mut gone);
+        Ok(Tick { now, dt, nodes, domains, gone })
     }
 
     fn samples_cpu(&self) -> bool {
@@ -128,7 +136,7 @@ impl Sampler {
     }
 
     /// What each process did since the last tick; adds it to the totals.
-    fn difference(&mut self, counts: &Counts, pids: &[u32]) -> BTreeMap<u32, Delta> {
+    fn difference(&mut self, counts: &Counts, pids: &[u32], dt: Nanos) -> BTreeMap<u32, Delta> {
         let mut delta: BTreeMap<u32, Delta> = BTreeMap::new();
         let nodes = self.topology.len();
         let blank = || Delta { cpu: NodeVec::filled(nodes, 0), ..Delta::default() };
@@ -140,10 +148,7 @@ impl Sampler {
             self.totals.isolation_put_back += grown.isolation_put_back;
             self.totals.faults_minor += grown.faults_minor;
             self.totals.faults_major += grown.faults_major;
-            let entry = delta.entry(tgid).or_insert_with(blank);
-            entry.faults.minor = grown.faults_minor;
-            entry.faults.major = grown.faults_major;
-            entry.own_policy = grown.policy_samples > 0;
+            delta.entry(tgid).or_insert_with(blank).own_policy = grown.policy_samples > 0;
         }
         for (&key, &now) in &counts.hints {
             let grown = now.saturating_sub(self.last.hints.get(&key).copied().unwrap_or(0));
@@ -154,20 +159,11 @@ impl Sampler {
             if let (Some(cpu), Some(memory)) = pair {
                 self.totals.hints[cpu][memory] += grown;
             }
-            delta.entry(key.tgid).or_insert_with(blank).faults.hint += grown;
-        }
-        for (&key, now) in &counts.migrations {
-            let before = self.last.migrations.get(&key).map_or(0, |totals| totals.moved);
-            let MigrationKey { tgid, own, .. } = key;
-            if own == 0 {
-                delta.entry(tgid).or_insert_with(blank).foreign_moved +=
-                    now.moved.saturating_sub(before);
-            }
         }
         let cpu = if self.samples_cpu() {
             self.cpu_from_samples(counts)
         } else {
-            self.cpu_from_proc(pids)
+            self.cpu_from_proc(pids, dt)
         };
         for ((tgid, node), nanos) in cpu {
             self.totals.cpu[node] += nanos;
@@ -191,8 +187,9 @@ impl Sampler {
         cpu
     }
 
-    /// A thread's time is charged to the node where it is found at the end of the tick.
-    fn cpu_from_proc(&mut self, pids: &[u32]) -> Vec<((u32, Node), Nanos)> {
+    /// A thread's time is charged to the node where it is found at the end of the tick. No thread
+    /// has used more than the tick: one that we did not see before may be an old one.
+    fn cpu_from_proc(&mut self, pids: &[u32], dt: Nanos) -> Vec<((u32, Node), Nanos)> {
         let mut cpu = Vec::new();
         let mut threads = BTreeMap::new();
         for &pid in pids {
@@ -202,7 +199,7 @@ impl Sampler {
                 let used = thread.ticks.saturating_mul(NANOS_PER_CLOCK_TICK);
                 let before = self.threads.get(&(id, thread.tid)).copied();
                 threads.insert((id, thread.tid), used);
-                let grown = used.saturating_sub(before.unwrap_or(0));
+                let grown = used.saturating_sub(before.unwrap_or(0)).min(dt);
                 if let (Some(node), true) = (self.topology.node_of_cpu(thread.cpu), grown > 0) {
                     cpu.push(((pid, node), grown));
                 }
@@ -240,6 +237,7 @@ impl Sampler {
         delta: &BTreeMap<u32, Delta>,
         dt: Nanos,
         wants_mempolicy: &[PidRef],
+        moving: &[PidRef],
         gone: &mut Vec<PidRef>,
     ) -> Vec<DomainObs> {
         let ourselves = std::process::id();
@@ -250,10 +248,12 @@ impl Sampler {
                 continue;
             }
             let Some(process) = procfs::process(&self.root, pid) else { continue };
-            if process.kernel_thread {
+            let Process { id, comm, cgroup, .. } = &process;
+            let id = *id;
+            if process.kernel_thread || !self.filter.includes(pid, comm, cgroup) {
                 continue;
             }
-            let id = process.id;
+            let excluded = self.filter.excludes(pid, comm, cgroup);
             if let Some(known) = self.known.get(&pid)
                 && known.id != id
             {
@@ -261,12 +261,20 @@ impl Sampler {
                 self.known.remove(&pid);
             }
             let busy = used as f64 >= BUSY_SHARE * dt as f64;
-            let pages = self.placement(id, process.rss_anon, busy);
-            let mempolicy = self.mempolicy(id, seen.own_policy, wants_mempolicy.contains(&id));
+            let pages = if excluded {
+                NodeVec::default()
+            } else if moving.contains(&id) {
+                self.known.get(&pid).map_or_else(NodeVec::default, |known| known.pages.clone())
+            } else {
+                self.placement(id, process.rss_anon, busy)
+            };
+            let wanted = wants_mempolicy.contains(&id);
+            let mempolicy = self.mempolicy(&process, seen.own_policy, wanted);
             let allowed = self.allowed(&process.mems_allowed);
             let extent = ExtentObs {
                 id: ExtentId { domain: id, class: Class::PrivateAnonymous },
                 pages,
+                alongside: process.rss_other,
                 mempolicy,
                 allowed,
             };
@@ -275,9 +283,7 @@ impl Sampler {
                 comm: process.comm,
                 cgroup: process.cgroup,
                 cpu: seen.cpu.clone(),
-                faults: seen.faults,
                 boundness: self.boundness,
-                foreign_moved: seen.foreign_moved,
                 extents: vec![extent],
             });
         }
@@ -303,8 +309,9 @@ impl Sampler {
     }
 
     /// A thread that ran with a policy of its own settles the question for a while: numa_maps
-    /// shows the main thread's only.
-    fn mempolicy(&mut self, id: PidRef, own_policy: bool, wanted: bool) -> Mempolicy {
+    /// shows the main thread's only. Where nobody samples the threads, theirs stay unknown.
+    fn mempolicy(&mut self, process: &Process, own_policy: bool, wanted: bool) -> Mempolicy {
+        let id = process.id;
         if let Some(known) = self.known.get_mut(&id.pid) {
             if own_policy {
                 known.own_policy_at = Some(self.ticks);
@@ -313,7 +320,13 @@ impl Sampler {
                 return Mempolicy::Explicit;
             }
         }
-        if wanted { procfs::mempolicy(&self.root, id.pid) } else { Mempolicy::Unknown }
+        if !wanted {
+            return Mempolicy::Unknown;
+        }
+        match procfs::mempolicy(&self.root, id.pid) {
+            Mempolicy::Default if process.threads > 1 && !self.samples_cpu() => Mempolicy::Unknown,
+            known @ (Mempolicy::Unknown | Mempolicy::Default | Mempolicy::Explicit) => known,
+        }
     }
 
     fn allowed(&self, mems: &[NodeId]) -> NodeMask {
@@ -324,8 +337,6 @@ impl Sampler {
 #[derive(Default)]
 struct Delta {
     cpu: NodeVec<Nanos>,
-    faults: Faults,
-    foreign_moved: Pages,
     own_policy: bool,
 }
 

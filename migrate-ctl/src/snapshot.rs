@@ -3,6 +3,8 @@
 //! The exporter and the views read this and nothing else, so that a scrape
 //! costs the kernel nothing. Counters count from the controller's start.
 
+use std::time::Instant;
+
 use migrate_common::{LOST_SLOTS, Latency};
 
 use crate::ledger::Ledger;
@@ -22,6 +24,8 @@ pub struct Snapshot {
     /// The busiest cgroups by what remote memory costs them, bounded, most first.
     pub cgroups: Vec<CgroupLoad>,
     pub cost: OwnCost,
+    /// Without a newer one by then something is stuck.
+    pub good_until: Instant,
 }
 
 /// Sums over all processes, the exited ones too.

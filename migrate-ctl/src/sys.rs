@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, geteuid, getrlimit, pidfd_open, setrlimit,
+};
 pub use rustix::thread::CapabilitySet;
 use rustix::thread::{capabilities, gettid, set_capabilities};
 use rustix::time::{ClockId, clock_gettime};
@@ -20,7 +22,7 @@ pub const PAGE_SIZE: u64 = 4096;
 
 const _: () = assert!(size_of::<usize>() == 8, "addresses of other processes are taken as u64");
 
-/// Time since boot, suspend included: the clock of `Order`, `Outcome` and the probes.
+/// Time since boot, suspend included: the clock of `Order` and `Outcome`.
 pub fn boottime() -> Nanos {
     let now = clock_gettime(ClockId::Boottime);
     // The clock starts at 0 and never goes back, so neither part is negative.
@@ -32,8 +34,17 @@ pub fn thread_id() -> u32 {
     gettid().as_raw_nonzero().get().unsigned_abs()
 }
 
-pub fn is_root() -> bool {
-    geteuid().is_root()
+/// None for root, else the user's number.
+pub fn plain_user() -> Option<u32> {
+    let user = geteuid();
+    (!user.is_root()).then(|| user.as_raw())
+}
+
+/// Lets us open a descriptor for each CPU of a large machine.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused: the limit that we have must do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What the calling thread may do now.
@@ -61,7 +72,7 @@ pub fn drop_sys_nice() -> io::Result<()> {
     Ok(())
 }
 
-/// A process that cannot be mistaken for a later one with its number.
+/// A process, to ask later whether it has exited. Its number may be another's by then.
 #[derive(Debug)]
 pub struct Pinned(OwnedFd);
 

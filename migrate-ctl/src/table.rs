@@ -8,10 +8,10 @@ mod check;
 use std::collections::BTreeMap;
 
 use crate::config::Config;
-use crate::guards;
+use crate::guards::Budget;
 use crate::model::{
     DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs, NodeVec,
-    Order, Outcome, Pages, PidRef, Reason, Tick,
+    Order, Outcome, Pages, PidRef, Tick,
 };
 use crate::policy;
 use crate::policy::cost::Costs;
@@ -19,8 +19,6 @@ use crate::policy::rates::Rates;
 use crate::policy::work::Work;
 use check::Check;
 
-/// A memory policy that was read so long ago, in seconds, no longer counts.
-const MEMPOLICY_FRESH: f64 = 5.0;
 /// A move this near, in seconds, is worth walking the page table for the memory policy.
 const MEMPOLICY_NEAR: f64 = 5.0;
 /// Cool-downs double at most so often.
@@ -62,6 +60,8 @@ pub(crate) struct Row {
     pub(crate) cgroup: String,
     /// Nodes that the cpuset allows.
     pub(crate) allowed: NodeMask,
+    /// The most that a move takes along besides.
+    pub(crate) alongside: Pages,
     mempolicy: Option<(Nanos, Mempolicy)>,
     /// The last tick in which it ran.
     pub(crate) round: u64,
@@ -71,8 +71,8 @@ pub(crate) struct Row {
     pub(crate) costs: Costs,
     pub(crate) work: Work,
     pub(crate) rates: Rates,
-    /// The order that the mover has.
-    pub(crate) moving: Option<Order>,
+    /// The order that the mover has, and the remote share when it was given.
+    pub(crate) moving: Option<(Order, f64)>,
     check: Option<Check>,
     /// Failed or unhelpful moves in a row.
     failures: u32,
@@ -91,20 +91,27 @@ pub fn absorb(table: &mut Table, config: &Config, input: &Input) {
 impl Table {
     /// Processes whose memory policy the next tick should bring.
     pub fn wants_mempolicy(&self, config: &Config) -> Vec<PidRef> {
+        let budget = Budget::of(self, config);
         let wants = |(id, row): (&ExtentId, &Row)| {
             let near = policy::move_in(self, row, config)
                 .is_some_and(|t| t <= MEMPOLICY_NEAR + 2.0 * secs(self.dt));
-            let stale = row
-                .mempolicy_age(self.now)
-                .is_none_or(|age| age + 2.0 * secs(self.dt) > MEMPOLICY_FRESH);
+            let fresh = config.policy.mempolicy_fresh_seconds;
+            let stale =
+                row.mempolicy_age(self.now).is_none_or(|age| age + 2.0 * secs(self.dt) > fresh);
             let active = row.round == self.round;
-            let ours = config.filter.allows(id.domain.pid, &row.comm, &row.cgroup)
-                || !guards::on(config, Reason::Excluded);
-            (active && ours && near && stale && !row.busy()).then_some(id.domain)
+            // A move that something else stands against is not worth a walk.
+            let matters = || policy::lacks_mempolicy(*id, row, self, config, &budget);
+            (active && near && stale && matters()).then_some(id.domain)
         };
         let mut pids: Vec<PidRef> = self.rows.iter().filter_map(wants).collect();
         pids.dedup();
         pids
+    }
+
+    /// Processes whose pages are being moved.
+    pub fn moving(&self) -> Vec<PidRef> {
+        let moving = |(id, row): (&ExtentId, &Row)| row.moving.is_some().then_some(id.domain);
+        self.rows.iter().filter_map(moving).collect()
     }
 
     /// What the checks have found since the last call.
@@ -155,6 +162,7 @@ impl Table {
         row.comm.clone_from(&domain.comm);
         row.cgroup.clone_from(&domain.cgroup);
         row.allowed.clone_from(&extent.allowed);
+        row.alongside = extent.alongside;
         if extent.mempolicy != Mempolicy::Unknown {
             row.mempolicy = Some((now, extent.mempolicy));
         }
@@ -173,25 +181,24 @@ impl Table {
     }
 
     fn ordered(&mut self, order: &Order) {
-        self.tokens = self.tokens.map(|left| (left - order.pages as f64).max(0.0));
+        self.tokens = self.tokens.map(|left| (left - order.at_most as f64).max(0.0));
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
-            row.moving = Some(order.clone());
+            row.moving = Some((order.clone(), row.costs.remote_share));
         }
     }
 
     fn progress(&mut self, config: &Config, outcome: &Outcome) {
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
-            if row.moving.take_if(|order| order.seq == outcome.seq).is_none() {
-                continue;
-            }
+            let ours = row.moving.take_if(|(order, _)| order.seq == outcome.seq);
+            let Some((_, before)) = ours else { continue };
             match outcome.end {
                 // Half of what was asked is less than the estimate can err by.
                 End::Done if outcome.moved() >= outcome.asked.div_ceil(2) => {
-                    let before = row.costs.remote_share;
                     row.check = Some(Check::begin(outcome.seq, before, self.round));
                 }
                 End::Done | End::NotPermitted | End::Failed => row.settle(config, self.now, false),
-                End::Vanished | End::Replaced | End::DiedDuring | End::Cancelled => {}
+                End::Vanished | End::Replaced | End::DiedDuring | End::Expired | End::Cancelled => {
+                }
             }
         }
     }
@@ -209,10 +216,10 @@ impl Row {
 
     /// The memory policy as last read. No policy is worth only so much time: one may be set
     /// at any moment. One that was set seldom goes away.
-    pub(crate) fn mempolicy(&self, now: Nanos, tick: Nanos) -> Mempolicy {
+    pub(crate) fn mempolicy(&self, now: Nanos, fresh: f64) -> Mempolicy {
         match (self.mempolicy, self.mempolicy_age(now)) {
             (Some((_, Mempolicy::Explicit)), _) => Mempolicy::Explicit,
-            (Some((_, known)), Some(age)) if age <= MEMPOLICY_FRESH.max(secs(tick)) => known,
+            (Some((_, known)), Some(age)) if age <= fresh => known,
             _ => Mempolicy::Unknown,
         }
     }
@@ -255,8 +262,8 @@ impl Table {
     pub(crate) fn arriving(&self, node: Node) -> Pages {
         let orders = self.rows.values().filter_map(|row| row.moving.as_ref());
         orders
-            .filter(|order| order.to == node)
-            .map(|order| order.pages)
+            .filter(|(order, _)| order.to == node)
+            .map(|(order, _)| order.at_most)
             .fold(0, Pages::saturating_add)
     }
 }

@@ -121,10 +121,6 @@ impl Topology {
         self.nodes[usize::from(node.0)].has_memory
     }
 
-    pub fn has_cpus(&self, node: Node) -> bool {
-        self.nodes[usize::from(node.0)].has_cpus
-    }
-
     /// Whether a page can be anywhere but near its CPU.
     pub fn matters(&self) -> bool {
         self.nodes.iter().filter(|node| node.has_memory).count() > 1

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use migrate_ctl::model::{Decision, Outcome, Reason};
+use migrate_ctl::probes::SIGNALS;
 
 use crate::controller::{Controller, get, say_without};
 use crate::test::{Lab, Machine, Off, Test, claim, say};
@@ -228,8 +229,13 @@ fn full(lab: &Lab) -> Result<()> {
 }
 
 fn rate_limit(lab: &Lab) -> Result<()> {
-    // 16 MiB at once and 1 MiB a second: half a minute passes before 32 MiB may move.
-    stays(lab, STRAND, "--include comm:lab --burst 16 --rate 1", Reason::RateLimit)
+    // 48 MiB at once and 1 MiB a second: the first takes 32 of them, and a quarter of a minute
+    // passes before there are enough for the second.
+    let first = stranded(STRAND)?;
+    stays(lab, STRAND, "--include comm:lab --burst 48 --rate 1", Reason::RateLimit)?;
+    let left = pages_on(first.pid(), 0)?;
+    ensure!(left * 20 < STRAND_PAGES, "the first did not move: {left} pages are on node 0");
+    Ok(())
 }
 
 fn cpuset(lab: &Lab) -> Result<()> {
@@ -286,8 +292,6 @@ fn second(_lab: &Lab) -> Result<()> {
     claim(named, || format!("it does not name process {}: {}", first.pid(), said.err))?;
     claim(first.is_up()?, || "the first has ended".to_owned())
 }
-
-const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
 
 pub(super) fn doctor(_lab: &Lab) -> Result<()> {
     let said = crate::controller::say("doctor --output json")?;

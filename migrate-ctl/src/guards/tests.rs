@@ -1,6 +1,6 @@
 //! Each guard holds a due move back, and only as long as it is on.
 
-use crate::model::{Est, Input, Mempolicy, NodeVec, Reason, Source, Verdict};
+use crate::model::{Est, Input, Mempolicy, NodeVec, Order, PidRef, Reason, Source, Verdict};
 use crate::policy::scene::{Proc, Scene, order};
 
 const MANY: f32 = 131_072.0;
@@ -39,7 +39,28 @@ fn nothing_moves_into_a_full_node() {
 
 #[test]
 fn a_spent_budget_holds_back() {
-    check(Reason::RateLimit, |scene, _| scene.config.policy.burst = 1000);
+    check(Reason::RateLimit, |scene, _| {
+        (scene.config.policy.burst, scene.config.policy.pages_per_second) = (140_000, 0);
+        scene.tick(&[]);
+        let (from, to) = (NodeVec::filled(2, true), crate::model::Node(1));
+        let target = PidRef { pid: 9, start: 1 };
+        let (pages, at_most) = (130_000, 130_000);
+        scene.absorb(&Input::Ordered(Order { seq: 0, target, from, to, pages, at_most, until: 1 }));
+    });
+}
+
+#[test]
+fn what_comes_along_counts_for_room_and_budget() {
+    let mut scene = Scene::new(2);
+    let proc = Proc { alongside: 1 << 20, ..stranded() };
+    assert_eq!(said_at_last(&mut scene, &proc), (Reason::TooLarge, None));
+}
+
+#[test]
+fn more_than_the_budget_ever_holds_never_moves() {
+    let mut scene = Scene::new(2);
+    scene.config.policy.burst = 1000;
+    assert_eq!(said_at_last(&mut scene, &stranded()), (Reason::TooLarge, None));
 }
 
 #[test]
@@ -121,6 +142,13 @@ fn check(reason: Reason, arrange: impl Fn(&mut Scene, &mut Proc)) {
         assert_eq!(last.reason, expected, "guarded: {guarded}");
         assert_eq!(matches!(last.verdict, Verdict::Move(_)), !guarded);
     }
+}
+
+/// Reason and time to the move when one has long been due.
+fn said_at_last(scene: &mut Scene, proc: &Proc) -> (Reason, Option<f32>) {
+    let decisions = (0..20).map(|_| scene.tick(std::slice::from_ref(proc)));
+    let last = decisions.last().unwrap();
+    (last[0].reason, last[0].forecast.move_in)
 }
 
 fn stranded() -> Proc {

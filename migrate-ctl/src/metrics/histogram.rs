@@ -25,17 +25,6 @@ pub(super) fn classic(calls: &Latency) -> proto::Histogram {
     histogram
 }
 
-/// Adds the calls of one source to those of another.
-pub(super) fn add(sum: &mut Latency, more: &Latency) {
-    sum.calls += more.calls;
-    sum.moved += more.moved;
-    sum.failed += more.failed;
-    sum.nanos += more.nanos;
-    for (slot, more) in sum.buckets.iter_mut().zip(&more.buckets) {
-        *slot += more;
-    }
-}
-
 fn bucket(calls: &Latency, power: usize) -> proto::Bucket {
     let mut bucket = proto::Bucket::default();
     bucket.set_upper_bound((1_u64 << power) as f64 / 1e9);

@@ -11,7 +11,7 @@ use std::{io, thread};
 use serde::Serialize;
 
 use super::{is_gone, pin};
-use crate::model::{Nanos, NodeId, Pages, PidRef, each_node};
+use crate::model::{Nanos, NodeId, NodeObs, Pages, PidRef, each_node};
 use crate::procfs::{Kind, Mapping, NumaMaps, Process, numa_maps, printable, process, read_text};
 use crate::sys::{self, CapabilitySet, Errno};
 use crate::topology::Topology;
@@ -180,10 +180,7 @@ fn check_room(
     let movable = before.mappings.iter().filter(|mapping| shared || mapping.mapmax <= 1);
     let needed = movable.map(|mapping| mapping.on(from)).sum();
     let nodes = topology.observe(root)?;
-    let room = nodes
-        .values()
-        .find(|node| node.id == to)
-        .map_or(0, |node| node.free.saturating_sub(node.high_watermark) + node.inactive_file / 2);
+    let room = nodes.values().find(|node| node.id == to).map_or(0, NodeObs::room);
     if needed > room { Err(HandError::NoRoom { node: to, room, needed }) } else { Ok(()) }
 }
 

@@ -38,6 +38,14 @@ fn believes_the_probe_that_saw_the_target_die() {
 }
 
 #[test]
+fn does_not_carry_out_what_has_waited_too_long() {
+    let target = Target::start();
+    let (mover, mut outcomes) = Mover::start(two_nodes(), None, "/".into()).unwrap();
+    mover.submit(Order { until: sys::boottime() - 1, ..order(1, target.id()) });
+    assert_eq!(outcomes.blocking_recv().unwrap().end, End::Expired);
+}
+
+#[test]
 fn cancels_what_is_queued_when_it_stops() {
     let target = Target::start();
     let (running, started) = mpsc::channel();
@@ -47,7 +55,7 @@ fn cancels_what_is_queued_when_it_stops() {
         mover.submit(order(seq, target.id()));
     }
     started.recv().unwrap();
-    mover.stop();
+    drop(mover);
     let ends: Vec<End> = std::iter::from_fn(|| outcomes.blocking_recv()).map(|o| o.end).collect();
     assert_ne!(ends[0], End::Cancelled);
     assert_eq!(ends[1..], [End::Cancelled, End::Cancelled]);
@@ -124,7 +132,7 @@ fn two_nodes() -> Arc<Topology> {
 
 fn order(seq: u64, target: PidRef) -> Order {
     let from = NodeVec::from_fn(2, |node| node == Node(1));
-    Order { seq, target, from, to: Node(0), pages: 100 }
+    Order { seq, target, from, to: Node(0), pages: 100, at_most: 100, until: Nanos::MAX }
 }
 
 fn run(target: PidRef, counts: Option<OwnMove>) -> Outcome {
@@ -132,6 +140,6 @@ fn run(target: PidRef, counts: Option<OwnMove>) -> Outcome {
     let (mover, mut outcomes) = Mover::start(two_nodes(), counter, "/".into()).unwrap();
     mover.submit(order(1, target));
     let outcome = outcomes.blocking_recv().unwrap();
-    mover.stop();
+    drop(mover);
     outcome
 }

@@ -85,6 +85,13 @@ fn says_nothing_when_nothing_can_be_known() {
 }
 
 #[test]
+fn says_nothing_of_a_large_process_when_next_to_nothing_was_found() {
+    // 16,000 resident pages, by the kernel, and ten of them in all that was drawn.
+    let machine = Machine::new("sparse", |page| if page % 1600 == 0 { OWN | ON_0 } else { 0 });
+    assert_eq!(machine.sample(1), None);
+}
+
+#[test]
 fn takes_private_anonymous_mappings_only() {
     let taken = |line| private_anonymous(line).is_some();
     assert!(taken("1000-3000 rw-p 00000000 00:00 0 \n"));

@@ -34,6 +34,7 @@ fn a_proc(nodes: usize) -> impl Strategy<Value = Proc> {
             1 => Mempolicy::Explicit,
             _ => Mempolicy::Default,
         },
+        alongside: 0,
         allowed,
     })
 }

@@ -2,8 +2,8 @@
 
 use crate::config::Config;
 use crate::model::{
-    Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Faults, Input, Leg, Mempolicy,
-    Nanos, Node, NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick, Verdict,
+    Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Input, Leg, Mempolicy, Nanos, Node,
+    NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick, Verdict,
 };
 use crate::policy::decide;
 use crate::table::{Table, absorb};
@@ -27,6 +27,7 @@ pub(crate) struct Proc {
     pub(crate) pages: Vec<f32>,
     pub(crate) mempolicy: Mempolicy,
     pub(crate) allowed: Vec<bool>,
+    pub(crate) alongside: Pages,
 }
 
 impl Scene {
@@ -54,7 +55,7 @@ impl Scene {
         self.now += dt;
         let domains = procs.iter().map(Proc::observe).collect();
         let nodes = self.nodes.clone();
-        let tick = Tick { now: self.now, dt, nodes, domains, gone: vec![], lost: 0 };
+        let tick = Tick { now: self.now, dt, nodes, domains, gone: vec![] };
         self.absorb(&Input::Tick(tick));
         decide(&self.table, &self.config)
     }
@@ -76,7 +77,14 @@ impl Proc {
         let mut cpu = vec![0.0; pages.len()];
         cpu[runs_on] = seconds;
         let allowed = vec![true; pages.len()];
-        Self { pid, cpu, pages: pages.to_vec(), mempolicy: Mempolicy::Default, allowed }
+        Self {
+            pid,
+            cpu,
+            pages: pages.to_vec(),
+            mempolicy: Mempolicy::Default,
+            allowed,
+            alongside: 0,
+        }
     }
 
     pub(crate) fn id(&self) -> PidRef {
@@ -90,6 +98,7 @@ impl Proc {
             pages: NodeVec::from_fn(self.pages.len(), |n| {
                 Est::exact(self.pages[at(n)], Source::Pagemap)
             }),
+            alongside: self.alongside,
             mempolicy: self.mempolicy,
             allowed: NodeVec::from_fn(self.allowed.len(), |n| self.allowed[at(n)]),
         };
@@ -100,9 +109,7 @@ impl Proc {
             comm: "redis-server".into(),
             cgroup: "/jobs/a".into(),
             cpu,
-            faults: Faults::default(),
             boundness: Config::default().policy.boundness,
-            foreign_moved: 0,
             extents: vec![extent],
         }
     }

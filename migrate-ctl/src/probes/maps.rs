@@ -58,7 +58,13 @@ impl Maps {
         };
         for (name, reason) in reasons {
             let cpus = self.latency.get(reason, 0).map_err(at("LATENCY"))?;
-            counts.latency.push((name.clone(), cpus.iter().fold(Latency::default(), sum)));
+            counts.latency.push((
+                name.clone(),
+                cpus.iter().fold(Latency::default(), |mut all, cpu| {
+                    all.add(cpu);
+                    all
+                }),
+            ));
         }
         for (slot, count) in (0..).zip(&mut counts.lost) {
             *count = self.lost.get(&slot, 0).map_err(at("LOST"))?;
@@ -146,17 +152,6 @@ where
 /// What is removed while we walk is left out; nobody but us removes.
 fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<BTreeMap<K, V>, MapError> {
     map.iter().collect()
-}
-
-fn sum(mut all: Latency, one: &Latency) -> Latency {
-    all.calls += one.calls;
-    all.moved += one.moved;
-    all.failed += one.failed;
-    all.nanos += one.nanos;
-    for (all, one) in all.buckets.iter_mut().zip(&one.buckets) {
-        *all += one;
-    }
-    all
 }
 
 fn at(name: &'static str) -> impl Fn(MapError) -> ProbesError {

@@ -15,6 +15,7 @@ fn reads_a_process() {
             kernel_thread: false,
             mems_allowed: vec![NodeId(0), NodeId(8)],
             rss_anon: 65_536,
+            rss_other: 1964,
             threads: 5,
         }
     );
@@ -47,8 +48,8 @@ fn tells_the_living_from_the_exiting_and_from_their_successors() {
 
 #[test]
 fn lists_processes_and_nothing_else() {
-    assert_eq!(processes(&root()), [2, 100, 101, 102]);
-    assert!(processes(Path::new("/nowhere")).is_empty());
+    assert_eq!(processes(&root()).unwrap(), [2, 100, 101, 102]);
+    assert!(processes(Path::new("/nowhere")).is_err(), "nobody has exited there");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A snapshot in which everything has happened, on a machine with nodes 0 and 2.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use migrate_common::{BUCKETS, Latency};
 use migrate_ctl::ledger::{Ledger, PairTotals};
@@ -33,6 +34,7 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
             open_fds: 41,
             start_time_seconds: 1_700_000_000.0,
         },
+        good_until: Instant::now() + Duration::from_secs(60),
     }
 }
 
