@@ -15,6 +15,7 @@ mod test;
 mod tests;
 mod demo;
 mod scene;
+mod bench;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Args),
     /// A busy machine for a Prometheus outside
     Scene(scene::Args),
+    /// Instructions that the probes cost, where the clock counts them
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test::run(&args)),
         Command::Demo(args) => demo::run(&args),
         Command::Scene(args) => scene::run(&args),
+        Command::Bench => bench::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

@@ -31,23 +31,62 @@ pub const MAX_MOVERS: u32 = 64;
 /// Period of the CPU sampling clock: 99 samples a second on each busy CPU.
 pub const SAMPLE_PERIOD_NS: u64 = 1_000_000_000 / 99;
 
-/// What one process did and had done to it since its slot was made. Key: tgid.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct TaskCounters {
+/// What is counted of each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
     /// Folios that somebody tried to take off their LRU list.
-    pub isolation_tried: u64,
+    IsolationTried = 0,
     /// Of those, the ones that were busy or on no list.
-    pub isolation_refused: u64,
+    IsolationRefused = 1,
     /// Folios put back on their list without having moved; compaction's too, whose attempts do
     /// not count above.
-    pub isolation_put_back: u64,
+    IsolationPutBack = 2,
     /// Page faults that finished without waiting for a device.
-    pub faults_minor: u64,
+    FaultsMinor = 3,
     /// Page faults that the kernel counts as major in `getrusage`.
-    pub faults_major: u64,
+    FaultsMajor = 4,
     /// CPU samples that found a thread with a memory policy of its own.
-    pub policy_samples: u64,
+    PolicySamples = 5,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: usize = 6;
+
+/// What one process did and had done to it since its slot was made. Key: tgid.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct TaskCounters(pub [u64; COUNTERS]);
+
+impl TaskCounters {
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&more.0) {
+            *sum += more;
+        }
+    }
+
+    /// What has come since; saturating, as a slot that was made anew starts at 0.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut grown = *self;
+        for (now, before) in grown.0.iter_mut().zip(&before.0) {
+            *now = now.saturating_sub(*before);
+        }
+        grown
+    }
+}
+
+/// What a process did on one CPU and is not in its [`TaskCounters`] yet.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// 1 while a probe works on this slot.
+    pub busy: u64,
+    pub tgid: u64,
+    pub counters: TaskCounters,
 }
 
 /// Key of CPU samples: a process and the node whose CPU it ran on.
@@ -149,7 +188,8 @@ pub enum Lost {
 pub const LOST_SLOTS: u32 = 5;
 
 const _: () = {
-    assert!(size_of::<TaskCounters>() == 48);
+    assert!(size_of::<TaskCounters>() == 8 * COUNTERS);
+    assert!(size_of::<Running>() == 16 + size_of::<TaskCounters>());
     assert!(size_of::<CpuKey>() == 8);
     assert!(size_of::<HintKey>() == 8);
     assert!(size_of::<MigrationKey>() == 8);
@@ -160,7 +200,9 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{CpuKey, HintKey, Latency, MigrationKey, MigrationTotals, OwnMove, TaskCounters};
+    use super::{
+        CpuKey, HintKey, Latency, MigrationKey, MigrationTotals, OwnMove, Running, TaskCounters,
+    };
 
     macro_rules! plain {
         ($($type:ty),*) => {$(
@@ -168,5 +210,5 @@ mod user {
             unsafe impl aya::Pod for $type {}
         )*};
     }
-    plain!(TaskCounters, CpuKey, HintKey, MigrationKey, MigrationTotals, Latency, OwnMove);
+    plain!(TaskCounters, Running, CpuKey, HintKey, MigrationKey, MigrationTotals, Latency, OwnMove);
 }

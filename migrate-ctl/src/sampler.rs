@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{SAMPLE_PERIOD_NS, TaskCounters};
+use migrate_common::{Counter, SAMPLE_PERIOD_NS};
 
 use crate::config::Filter;
 use crate::model::{
@@ -142,13 +142,10 @@ impl Sampler {
         let blank = || Delta { cpu: NodeVec::filled(nodes, 0), ..Delta::default() };
         for (&tgid, now) in &counts.tasks {
             let before = self.last.tasks.get(&tgid).copied().unwrap_or_default();
-            let grown = grown(now, &before);
-            self.totals.isolation_tried += grown.isolation_tried;
-            self.totals.isolation_refused += grown.isolation_refused;
-            self.totals.isolation_put_back += grown.isolation_put_back;
-            self.totals.faults_minor += grown.faults_minor;
-            self.totals.faults_major += grown.faults_major;
-            delta.entry(tgid).or_insert_with(blank).own_policy = grown.policy_samples > 0;
+            let grown = now.since(&before);
+            self.totals.counters.add(&grown);
+            let own_policy = grown.get(Counter::PolicySamples) > 0;
+            delta.entry(tgid).or_insert_with(blank).own_policy = own_policy;
         }
         for (&key, &now) in &counts.hints {
             let grown = now.saturating_sub(self.last.hints.get(&key).copied().unwrap_or(0));
@@ -224,6 +221,9 @@ impl Sampler {
                 probes.forget(tgid, &self.last);
             }
             self.last.tasks.retain(|tgid, _| !counted.contains(tgid));
+            // What a CPU still holds of them comes again with the next reading.
+            let left = self.last.running.iter().filter(|(tgid, _)| counted.contains(tgid));
+            self.last.tasks.extend(left);
             self.last.cpu.retain(|key, _| !counted.contains(&key.tgid));
             self.last.hints.retain(|key, _| !counted.contains(&key.tgid));
             self.last.migrations.retain(|key, _| !counted.contains(&key.tgid));
@@ -338,16 +338,4 @@ impl Sampler {
 struct Delta {
     cpu: NodeVec<Nanos>,
     own_policy: bool,
-}
-
-/// Saturating, since a reused slot may start again below what we remember.
-fn grown(now: &TaskCounters, before: &TaskCounters) -> TaskCounters {
-    TaskCounters {
-        isolation_tried: now.isolation_tried.saturating_sub(before.isolation_tried),
-        isolation_refused: now.isolation_refused.saturating_sub(before.isolation_refused),
-        isolation_put_back: now.isolation_put_back.saturating_sub(before.isolation_put_back),
-        faults_minor: now.faults_minor.saturating_sub(before.faults_minor),
-        faults_major: now.faults_major.saturating_sub(before.faults_major),
-        policy_samples: now.policy_samples.saturating_sub(before.policy_samples),
-    }
 }

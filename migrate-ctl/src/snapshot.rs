@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use migrate_common::{LOST_SLOTS, Latency};
+use migrate_common::{LOST_SLOTS, Latency, TaskCounters};
 
 use crate::ledger::Ledger;
 use crate::model::{Nanos, NodeId, NodeVec, Source};
@@ -31,12 +31,7 @@ pub struct Snapshot {
 /// Sums over all processes, the exited ones too.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// Folios.
-    pub isolation_tried: u64,
-    pub isolation_refused: u64,
-    pub isolation_put_back: u64,
-    pub faults_minor: u64,
-    pub faults_major: u64,
+    pub counters: TaskCounters,
     /// `hints[cpu node][memory node]`: NUMA-hint faults.
     pub hints: NodeVec<NodeVec<u64>>,
     /// CPU time by node; sampled, or from /proc where sampling is refused.

@@ -17,7 +17,7 @@ use crate::slot::Slot;
 /// Thread → process whose pages it migrates. Written here only. Full: the caller is charged, and
 /// it is counted as lost.
 #[map]
-static CALLERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_CALLERS, 0);
+static CALLERS: HashMap<u32, Caller> = HashMap::with_max_entries(MAX_CALLERS, 0);
 
 /// Mover thread → its move. Slots are made and taken by the controller, filled by the probes.
 #[map]
@@ -27,6 +27,15 @@ static OWN_MOVES: HashMap<u32, OwnMove> = HashMap::with_max_entries(MAX_MOVERS, 
 static MM_OWNER: Offset = Offset::new(0);
 #[unsafe(no_mangle)]
 static TASK_TGID: Offset = Offset::new(0);
+
+/// What a thread that migrates is doing.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Caller {
+    target: u32,
+    /// 1 where it does so for the controller: OWN_MOVES has more.
+    own: u32,
+}
 
 /// Who pays for what a thread does to pages.
 pub(crate) struct Charge {
@@ -38,11 +47,15 @@ pub(crate) struct Charge {
 /// The process whose pages the calling thread migrates now; itself if nobody else's.
 pub(crate) fn target() -> Charge {
     let current = kernel::current();
-    if let Some(own) = own_move(current.id) {
-        return Charge { tgid: own.read().target, own: Some(own) };
+    // One look-up for each folio of somebody else's migration, which is what the machine pays for.
+    let caller = Slot::find(&CALLERS, &current.id).map(|caller| caller.read());
+    if let Some(Caller { target, own: 0 }) = caller {
+        return Charge { tgid: target, own: None };
     }
-    let target = Slot::find(&CALLERS, &current.id);
-    Charge { tgid: target.map_or(current.tgid, |target| target.read()), own: None }
+    match own_move(current.id) {
+        Some(own) => Charge { tgid: own.read().target, own: Some(own) },
+        None => Charge { tgid: current.tgid, own: None },
+    }
 }
 
 /// The calling thread's own process, for migrations that are its own doing: AutoNUMA and mbind
@@ -107,8 +120,10 @@ fn security_task_movememory(ctx: FEntryContext) -> i32 {
 }
 
 fn works_for(ctx: &impl EbpfContext, target: u32) {
-    if CALLERS.insert(kernel::current().id, target, 0).is_err() {
-        lost::count(ctx, Lost::Callers);
+    let thread = kernel::current().id;
+    let caller = Caller { target, own: u32::from(own_move(thread).is_some()) };
+    if CALLERS.insert(thread, caller, 0).is_err() {
+        lost::count(ctx, Lost::Callers, 1);
     }
 }
 

@@ -1,16 +1,14 @@
 //! CPU time by node, sampled by each CPU's own clock.
 
-use core::mem::offset_of;
-
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_smp_processor_id};
 use aya_ebpf::macros::{map, perf_event};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::PerfEventContext;
-use migrate_common::{CpuKey, Lost, MAX_CPU_TIMES, MAX_CPUS, SAMPLE_PERIOD_NS, TaskCounters};
+use migrate_common::{CpuKey, Lost, MAX_CPU_TIMES, MAX_CPUS, SAMPLE_PERIOD_NS, Counter};
 
 use crate::kernel::{self, Offset};
 use crate::slot::Slot;
-use crate::tasks;
+use crate::{lost, tasks};
 
 /// Written here, read and cleared of exited processes by the controller. Full: counted as lost.
 #[map]
@@ -47,11 +45,12 @@ fn cpu_clock(ctx: PerfEventContext) -> i32 {
     }
     let Some(node) = current_node() else { return 0 };
     let key = CpuKey { tgid: current.tgid, node };
-    if let Some(samples) = Slot::find_or_make(&ctx, &CPU_TIME, &key, &0, Lost::CpuTime) {
-        samples.add(0, periods);
+    match Slot::find_or_make(&CPU_TIME, &key, &0) {
+        Some(samples) => samples.add(0, periods),
+        None => lost::count(&ctx, Lost::CpuTime, periods),
     }
     if has_policy() {
-        tasks::add(&ctx, current.tgid, offset_of!(TaskCounters, policy_samples), periods);
+        tasks::add(&ctx, current.tgid, Counter::PolicySamples, periods);
     }
     0
 }

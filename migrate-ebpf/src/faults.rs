@@ -3,11 +3,9 @@
 //! The hottest of the probes: 395 instructions a fault on 6.12, 10 % of the
 //! 3,789 of a first touch (QEMU, one instruction per virtual nanosecond).
 
-use core::mem::offset_of;
-
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
-use migrate_common::TaskCounters;
+use migrate_common::Counter;
 
 use crate::{kernel, tasks};
 
@@ -34,9 +32,9 @@ fn handle_mm_fault(ctx: FExitContext) -> i32 {
         return 0;
     }
     let counter = if result & MAJOR != 0 || flags & TRIED != 0 {
-        offset_of!(TaskCounters, faults_major)
+        Counter::FaultsMajor
     } else {
-        offset_of!(TaskCounters, faults_minor)
+        Counter::FaultsMinor
     };
     tasks::add(&ctx, kernel::current().tgid, counter, 1);
     0

@@ -10,7 +10,7 @@ use aya_ebpf::programs::FEntryContext;
 use migrate_common::{HintKey, Lost, MAX_HINTS};
 
 use crate::slot::Slot;
-use crate::{cpu_time, kernel};
+use crate::{cpu_time, kernel, lost};
 
 /// Written here, read and cleared of exited processes by the controller. Full: counted as lost.
 #[map]
@@ -33,8 +33,9 @@ fn mpol_misplaced(ctx: FEntryContext) -> i32 {
         // The mask keeps the verifier sure of a legal shift.
         memory_node: (flags >> (NODE_SHIFT.load() & 63)) as u16,
     };
-    if let Some(count) = Slot::find_or_make(&ctx, &HINTS, &key, &0, Lost::Hints) {
-        count.add(0, 1);
+    match Slot::find_or_make(&HINTS, &key, &0) {
+        Some(count) => count.add(0, 1),
+        None => lost::count(&ctx, Lost::Hints, 1),
     }
     0
 }

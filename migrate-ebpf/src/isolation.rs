@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
-use migrate_common::{OwnMove, TaskCounters};
+use migrate_common::{OwnMove, Counter};
 
 use crate::{charge, tasks};
 
@@ -37,7 +37,7 @@ fn folio_isolate_lru_bool(ctx: FExitContext) -> i32 {
 #[fentry(function = "folio_putback_lru")]
 fn folio_putback_lru(ctx: FEntryContext) -> i32 {
     let target = charge::target();
-    tasks::add(&ctx, target.tgid, offset_of!(TaskCounters, isolation_put_back), 1);
+    tasks::add(&ctx, target.tgid, Counter::IsolationPutBack, 1);
     if let Some(own) = target.own {
         own.add(offset_of!(OwnMove, put_back), 1);
     }
@@ -46,9 +46,9 @@ fn folio_putback_lru(ctx: FEntryContext) -> i32 {
 
 fn tried(ctx: &impl EbpfContext, taken: bool) {
     let target = charge::target();
-    tasks::add(ctx, target.tgid, offset_of!(TaskCounters, isolation_tried), 1);
+    tasks::add(ctx, target.tgid, Counter::IsolationTried, 1);
     if !taken {
-        tasks::add(ctx, target.tgid, offset_of!(TaskCounters, isolation_refused), 1);
+        tasks::add(ctx, target.tgid, Counter::IsolationRefused, 1);
     }
     if let Some(own) = target.own {
         own.add(offset_of!(OwnMove, tried), 1);

@@ -12,12 +12,12 @@ use crate::slot;
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(LOST_SLOTS, 0);
 
-/// Counts one lost event; the first of each kind is also logged.
-pub(crate) fn count(ctx: &impl EbpfContext, what: Lost) {
+/// Counts lost events; the first of each kind is also logged.
+pub(crate) fn count(ctx: &impl EbpfContext, what: Lost, events: u64) {
     let Some(lost) = LOST.get_ptr_mut(what as u32) else { return };
     // SAFETY: a slot of this map; two CPUs that both see 0 log twice, nothing worse.
     let before = unsafe { lost.read_volatile() };
-    slot::add(lost, 1);
+    slot::add(lost, events);
     if before == 0 {
         match what {
             Lost::Tasks => warn!(ctx, "map TASKS is full: new processes are not counted"),

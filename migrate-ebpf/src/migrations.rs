@@ -53,7 +53,7 @@ struct Call {
 fn mm_migrate_pages_start(ctx: BtfTracePointContext) -> i32 {
     let key = BeganKey { thread: kernel::current().id, reason: ctx.arg(1) };
     if BEGAN.insert(key, kernel::now(), 0).is_err() {
-        lost::count(&ctx, Lost::Callers);
+        lost::count(&ctx, Lost::Callers, 1);
     }
     0
 }
@@ -105,8 +105,9 @@ fn add_totals(ctx: &impl EbpfContext, call: &Call, tgid: u32, own: bool) {
     #[expect(clippy::cast_possible_truncation, reason = "below REASONS")]
     let key = MigrationKey { tgid, reason: call.reason as u16, own: u16::from(own) };
     let nothing = MigrationTotals { calls: 0, moved: 0, failed: 0, nanos: 0 };
-    let totals = Slot::find_or_make(ctx, &MIGRATIONS, &key, &nothing, Lost::Migrations);
-    let Some(totals) = totals else { return };
+    let Some(totals) = Slot::find_or_make(&MIGRATIONS, &key, &nothing) else {
+        return lost::count(ctx, Lost::Migrations, 1);
+    };
     totals.add(offset_of!(MigrationTotals, calls), 1);
     totals.add(offset_of!(MigrationTotals, moved), call.moved);
     totals.add(offset_of!(MigrationTotals, failed), call.failed);

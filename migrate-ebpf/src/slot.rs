@@ -2,12 +2,8 @@
 
 use core::arch::asm;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::HashMap;
-use migrate_common::Lost;
-
-use crate::lost;
 
 /// A value in a map. It stays valid until the program ends, even if its key is removed.
 pub(crate) struct Slot<V>(*mut V);
@@ -17,24 +13,14 @@ impl<V: Copy> Slot<V> {
         map.get_ptr_mut(key).map(Self)
     }
 
-    /// Makes the slot where there is none yet; a full map is counted as lost.
-    pub(crate) fn find_or_make<K>(
-        ctx: &impl EbpfContext,
-        map: &HashMap<K, V>,
-        key: &K,
-        empty: &V,
-        full: Lost,
-    ) -> Option<Self> {
+    /// Makes the slot where there is none yet; none where the map is full.
+    pub(crate) fn find_or_make<K>(map: &HashMap<K, V>, key: &K, empty: &V) -> Option<Self> {
         if let Some(slot) = Self::find(map, key) {
             return Some(slot);
         }
         // Another CPU may have made it meanwhile; looking again settles it.
         let _ = map.insert(key, empty, u64::from(BPF_NOEXIST));
-        let slot = Self::find(map, key);
-        if slot.is_none() {
-            lost::count(ctx, full);
-        }
-        slot
+        Self::find(map, key)
     }
 
     pub(crate) fn read(&self) -> V {
@@ -59,4 +45,12 @@ pub(crate) fn add(counter: *mut u64, value: u64) {
     // SAFETY: the pointer lies in a map's value, 8-byte aligned by the layout of the shared
     // structs; the verifier refuses the program if it does not.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value) };
+}
+
+/// Writes a word in a map and returns what was there, as one step.
+pub(crate) fn swap(word: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: as for `add`.
+    unsafe { asm!("{1} = xchg_64({0} + 0, {1})", in(reg) word, inout(reg) value) };
+    value
 }

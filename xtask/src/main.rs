@@ -16,6 +16,7 @@ mod initramfs;
 mod vm;
 mod demo;
 mod test;
+mod bench;
 mod lint;
 mod tidy;
 mod clean;
@@ -58,6 +59,9 @@ enum Command {
     Demo(demo::Args),
     /// Lint, unit tests, and the tests in guests on every kernel.
     Test(test::Args),
+    /// What the probes cost.
+    #[command(subcommand)]
+    Bench(bench::Args),
     /// Format, clippy, rustdoc and tidy, warnings denied.
     Lint,
     /// Remove what xtask made, and name what it leaves.
@@ -87,6 +91,7 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Vm(args) => return vm::run(args),
         Command::Demo(args) => return demo::run(args),
         Command::Test(args) => return test::run(args),
+        Command::Bench(args) => return bench::run(&args),
         Command::Lint => lint::main()?,
         Command::Clean => clean::main()?,
     }

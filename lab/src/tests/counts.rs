@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use migrate_common::{
-    CpuKey, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS, TaskCounters,
+    Counter, CpuKey, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS, TaskCounters,
 };
 use migrate_ctl::probes::Counts;
 
@@ -39,8 +39,8 @@ fn isolation_tried(lab: &Lab) -> Result<()> {
     let mut worker = Worker::start(&format!("shift --node 0 --to 1 --pages {PAGES}"))?;
     let (did, counters) = act(&mut probes, &mut worker)?;
     near("pages that arrived, by move_pages", did.pages, PAGES, 0)?;
-    near("isolation tried", counters.isolation_tried, PAGES, NOISE)?;
-    near("isolation refused", counters.isolation_refused, 0, NOISE)
+    near("isolation tried", counters.get(Counter::IsolationTried), PAGES, NOISE)?;
+    near("isolation refused", counters.get(Counter::IsolationRefused), 0, NOISE)
 }
 
 fn isolation_refused(lab: &Lab) -> Result<()> {
@@ -48,14 +48,14 @@ fn isolation_refused(lab: &Lab) -> Result<()> {
     let mut worker = Worker::start(&format!("ksm --pages {MERGED} --to 1"))?;
     let mut probes = lab.probes()?;
     let (_, counters) = act(&mut probes, &mut worker)?;
-    near("isolation refused", counters.isolation_refused, MERGED, NOISE)
+    near("isolation refused", counters.get(Counter::IsolationRefused), MERGED, NOISE)
 }
 
 fn isolation_put_back(lab: &Lab) -> Result<()> {
     let mut worker = Worker::start("pinned --node 0 --to 1")?;
     let mut probes = lab.probes()?;
     let (did, counters) = act(&mut probes, &mut worker)?;
-    near("isolation put back", counters.isolation_put_back, did.pages, 4)
+    near("isolation put back", counters.get(Counter::IsolationPutBack), did.pages, 4)
 }
 
 fn faults_minor(lab: &Lab) -> Result<()> {
@@ -64,7 +64,7 @@ fn faults_minor(lab: &Lab) -> Result<()> {
     let (did, counters) = act(&mut probes, &mut worker)?;
     let truth = did.after.minor - did.before.minor;
     near("minor faults, by getrusage", truth, PAGES, NOISE)?;
-    near("minor faults", counters.faults_minor, truth, NOISE)
+    near("minor faults", counters.get(Counter::FaultsMinor), truth, NOISE)
 }
 
 fn faults_major(lab: &Lab) -> Result<()> {
@@ -74,7 +74,7 @@ fn faults_major(lab: &Lab) -> Result<()> {
     let truth = did.after.major - did.before.major;
     anyhow::ensure!(truth >= PAGES / 2, "only {truth} of {PAGES} pages came from the disk");
     // A fault that was only retried is a major one for 6.1's getrusage.
-    near("major faults", counters.faults_major, truth, NOISE)
+    near("major faults", counters.get(Counter::FaultsMajor), truth, NOISE)
 }
 
 fn hint_faults(lab: &Lab) -> Result<()> {
@@ -191,15 +191,7 @@ fn act(
         Ok(())
     })?;
     let of = |counts: &Counts| counts.tasks.get(&pid).copied().unwrap_or_default();
-    let (before, after) = (of(&before), of(&after));
-    let counters = TaskCounters {
-        isolation_tried: after.isolation_tried - before.isolation_tried,
-        isolation_refused: after.isolation_refused - before.isolation_refused,
-        isolation_put_back: after.isolation_put_back - before.isolation_put_back,
-        faults_minor: after.faults_minor - before.faults_minor,
-        faults_major: after.faults_major - before.faults_major,
-        policy_samples: after.policy_samples - before.policy_samples,
-    };
+    let counters = of(&after).since(&of(&before));
     Ok((did.context("the workload did not act")?, counters))
 }
 

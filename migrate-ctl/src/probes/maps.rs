@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use migrate_common::{
     CpuKey, HintKey, LOST_SLOTS, Latency, MAX_CPUS, MigrationKey, MigrationTotals, OwnMove,
-    TaskCounters,
+    Running, TaskCounters,
 };
 
 use super::ProbesError;
@@ -17,6 +17,8 @@ use crate::mover::MoveCounter;
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub tasks: BTreeMap<u32, TaskCounters>,
+    /// The part of `tasks` that is in the CPUs' own slots, where it cannot be forgotten.
+    pub running: BTreeMap<u32, TaskCounters>,
     /// Samples, one each `SAMPLE_PERIOD_NS` of CPU time.
     pub cpu: BTreeMap<CpuKey, u64>,
     pub hints: BTreeMap<HintKey, u64>,
@@ -29,6 +31,7 @@ pub struct Counts {
 
 pub(super) struct Maps {
     tasks: HashMap<MapData, u32, TaskCounters>,
+    running: PerCpuArray<MapData, Running>,
     cpu: HashMap<MapData, CpuKey, u64>,
     hints: HashMap<MapData, HintKey, u64>,
     migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
@@ -40,6 +43,7 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ProbesError> {
         Ok(Self {
             tasks: take(ebpf, "TASKS")?,
+            running: take(ebpf, "RUNNING")?,
             cpu: take(ebpf, "CPU_TIME")?,
             hints: take(ebpf, "HINTS")?,
             migrations: take(ebpf, "MIGRATIONS")?,
@@ -56,6 +60,13 @@ impl Maps {
             migrations: entries(&self.migrations).map_err(at("MIGRATIONS"))?,
             ..Counts::default()
         };
+        // After TASKS: what is handed over meanwhile is seen in the next reading, not twice in this.
+        for running in self.running.get(&0, 0).map_err(at("RUNNING"))?.iter() {
+            #[expect(clippy::cast_possible_truncation, reason = "a tgid, widened for its alignment")]
+            let tgid = running.tgid as u32;
+            counts.tasks.entry(tgid).or_default().add(&running.counters);
+            counts.running.entry(tgid).or_default().add(&running.counters);
+        }
         for (name, reason) in reasons {
             let cpus = self.latency.get(reason, 0).map_err(at("LATENCY"))?;
             counts.latency.push((

@@ -16,6 +16,9 @@ pub(crate) enum Accel {
     Tcg,
     /// The processor's own virtualisation.
     Kvm,
+    /// Emulation in which an instruction takes a virtual nanosecond: slow, one processor at a
+    /// time, and the same in every run.
+    Counted,
 }
 
 /// QEMU with everything but the console.
@@ -27,6 +30,10 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
     match guest.accel.unwrap_or_else(available) {
         Accel::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"]),
         Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
+        Accel::Counted => {
+            qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+            qemu.args(["-cpu", "max,-erms,-fsrm"])
+        }
     };
     qemu.args(["-display", "none", "-vga", "none", "-no-reboot", "-nodefaults"]);
     qemu.args(machine(&guest.nodes, guest.distance));

@@ -1,0 +1,115 @@
+//! What do the probes cost, in instructions an operation?
+//!
+//! For a guest whose clock counts instructions, one a nanosecond, on one
+//! processor. Says one line of JSON for each set of probes; the numbers are
+//! the least of several rounds, since an interrupt only adds.
+
+use std::io::{Read, Write, pipe};
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result};
+use migrate_ctl::probes::Probes;
+use migrate_ctl::sys::boottime;
+use migrate_ctl::topology::Topology;
+use serde::Serialize;
+
+use crate::sys::Memory;
+use crate::{nodes, test};
+
+/// Each operation is repeated so often in a round.
+const OPERATIONS: u64 = 2048;
+const ROUNDS: usize = 7;
+/// What is switched on alone, one after the other.
+const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
+
+/// Instructions an operation.
+#[derive(Serialize)]
+struct Line {
+    /// Which probes were attached.
+    probes: String,
+    fault: u64,
+    migrated_page: u64,
+    /// To another thread and back.
+    context_switches: u64,
+    system_call: u64,
+}
+
+pub(crate) fn run() -> Result<()> {
+    nodes::run_on(None, 0)?;
+    say("none", None)?;
+    for signal in SIGNALS {
+        let off: Vec<&str> = SIGNALS.into_iter().filter(|other| *other != signal).collect();
+        say(signal, Some(&off))?;
+    }
+    say("default", Some(&[]))
+}
+
+fn say(name: &str, off: Option<&[&str]>) -> Result<()> {
+    let probes = off.map(load).transpose()?;
+    let line = Line {
+        probes: name.to_owned(),
+        fault: least(faults)?,
+        migrated_page: least(migrated_pages)?,
+        context_switches: least(context_switches)?,
+        system_call: least(system_calls)?,
+    };
+    drop(probes);
+    test::say(&format!("BENCH {}", serde_json::to_string(&line)?));
+    Ok(())
+}
+
+fn load(off: &[&str]) -> Result<Probes> {
+    let topology = Topology::read(Path::new("/")).context("read the topology")?;
+    let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
+    Probes::load(off, cpus).context("load the probes")
+}
+
+fn least(round: fn() -> Result<u64>) -> Result<u64> {
+    let rounds = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<u64>>>()?;
+    Ok(rounds.into_iter().min().unwrap_or(0) / OPERATIONS)
+}
+
+fn faults() -> Result<u64> {
+    let mut memory = Memory::map(usize::try_from(OPERATIONS)?).context("map")?;
+    let began = boottime();
+    memory.touch_all();
+    Ok(boottime() - began)
+}
+
+/// There and back, so that each round finds the pages where the one before did.
+fn migrated_pages() -> Result<u64> {
+    let mut memory = Memory::map(usize::try_from(OPERATIONS / 2)?).context("map")?;
+    memory.touch_all();
+    let began = boottime();
+    memory.move_to(1).context("move_pages")?;
+    memory.move_to(0).context("move_pages")?;
+    Ok(boottime() - began)
+}
+
+fn context_switches() -> Result<u64> {
+    let (mut here, mut to_there) = pipe().context("make a pipe")?;
+    let (mut there, mut to_here) = pipe().context("make a pipe")?;
+    let echo = thread::spawn(move || {
+        let mut byte = [0];
+        while here.read_exact(&mut byte).is_ok() && to_here.write_all(&byte).is_ok() {}
+    });
+    let mut turn = || to_there.write_all(&[1]).and_then(|()| there.read_exact(&mut [0]));
+    turn().context("wake the other thread")?;
+    let began = boottime();
+    for _ in 0..OPERATIONS {
+        turn().context("switch")?;
+    }
+    let passed = boottime() - began;
+    drop(to_there);
+    echo.join().map_err(|_panic| anyhow::anyhow!("the other thread has panicked"))?;
+    Ok(passed)
+}
+
+fn system_calls() -> Result<u64> {
+    let began = boottime();
+    for _ in 0..OPERATIONS {
+        std::hint::black_box(rustix::process::getppid());
+    }
+    Ok(boottime() - began)
+}
