@@ -7,6 +7,7 @@
 use std::io::{Read, Write, pipe};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use migrate_ctl::probes::Probes;
@@ -20,6 +21,7 @@ use crate::{nodes, test};
 /// Each operation is repeated so often in a round.
 const OPERATIONS: u64 = 2048;
 const ROUNDS: usize = 7;
+const SETTLE: Duration = Duration::from_secs(60);
 /// What is switched on alone, one after the other.
 const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
 
@@ -36,6 +38,8 @@ struct Line {
 }
 
 pub(crate) fn run() -> Result<()> {
+    // The kernel still works on its own start for a while.
+    thread::sleep(SETTLE);
     nodes::run_on(None, 0)?;
     say("none", None)?;
     for signal in SIGNALS {

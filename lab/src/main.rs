@@ -9,6 +9,7 @@ mod witness;
 mod work;
 mod worker;
 mod ksm;
+mod swap;
 mod controller;
 
 mod test;

@@ -19,6 +19,9 @@ pub(crate) struct Memory {
     pages: usize,
 }
 
+// SAFETY: through a shared reference the memory is only read; writing takes `&mut`.
+unsafe impl Sync for Memory {}
+
 impl Memory {
     /// Maps so many pages; none of them is there until touched.
     pub(crate) fn map(pages: usize) -> io::Result<Self> {

@@ -22,6 +22,8 @@ const BOUND_PAGES: usize = 4;
 const DISK: &str = "/dev/vda";
 /// So long a gap is the host's doing: no loop of ours takes a hundredth of it.
 const STANDSTILL: Duration = Duration::from_secs(1);
+/// Moves to and fro while a thread reads.
+const DANCES: u32 = 20;
 /// Buffers of a pipe.
 const PIPE_PAGES: usize = 16;
 
@@ -33,6 +35,29 @@ pub(crate) enum Work {
     Touch {
         #[arg(long)]
         node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
+    /// Reads so many new pages and then writes to them, at each line
+    Rewrite {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
+    /// Has its pages swapped out and reads them back, at each line
+    Swap {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
+    /// One thread moves its pages to and fro while another reads them, at each line
+    Dance {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        to: u16,
         #[arg(long)]
         pages: usize,
     },
@@ -128,6 +153,9 @@ pub(crate) fn run(work: &Work) -> Result<()> {
     match *work {
         Work::Strand(ref strand) => self::strand(strand),
         Work::Touch { node, pages } => touch(node, pages),
+        Work::Rewrite { node, pages } => rewrite(node, pages),
+        Work::Swap { node, pages } => swap(node, pages),
+        Work::Dance { node, to, pages } => dance(node, to, pages),
         Work::Shift { node, to, pages } => shift(node, to, pages),
         Work::Scan { memory, cpu, pages } => scan(memory, cpu, pages),
         Work::Burn { node, millis } => burn(node, Duration::from_millis(millis)),
@@ -197,6 +225,46 @@ fn touch(node: u16, pages: usize) -> Result<()> {
     at_each_line(|| {
         let mut memory = Memory::map(pages).context("map")?;
         memory.touch_all();
+        Ok(pages)
+    })
+}
+
+/// Reading maps the zero page; writing then meets a page that is there and protected.
+fn rewrite(node: u16, pages: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    at_each_line(|| {
+        let mut memory = Memory::map(pages).context("map")?;
+        std::hint::black_box(memory.read_all());
+        memory.touch_all();
+        Ok(pages)
+    })
+}
+
+fn swap(node: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    at_each_line(|| {
+        memory.advise(libc::MADV_PAGEOUT).context("madvise(PAGEOUT)")?;
+        std::hint::black_box(memory.read_all());
+        Ok(pages)
+    })
+}
+
+fn dance(node: u16, to: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    at_each_line(|| {
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    std::hint::black_box(memory.read_all());
+                }
+            });
+            let moved = (0..DANCES).try_for_each(|turn| {
+                memory.move_to(if turn % 2 == 0 { to } else { node }).map(drop)
+            });
+            ended.store(true, Ordering::Relaxed);
+            moved.context("move_pages")
+        })?;
         Ok(pages)
     })
 }

@@ -22,6 +22,9 @@ pub const MAX_CPU_TIMES: u32 = 2 * MAX_TASKS;
 /// Processes × nodes they ran on × nodes they met memory on.
 pub const MAX_HINTS: u32 = 4 * MAX_TASKS;
 
+/// Threads that wait for pages under migration at the same time.
+pub const MAX_WAITING: u32 = 16384;
+
 /// Threads that migrate at the same time.
 pub const MAX_CALLERS: u32 = 4096;
 
@@ -48,10 +51,18 @@ pub enum Counter {
     FaultsMajor = 4,
     /// CPU samples that found a thread with a memory policy of its own.
     PolicySamples = 5,
+    /// Faults, among the above, that a write to a protected page made: copy on write above all.
+    FaultsWriteProtect = 6,
+    /// Faults, among the above, on pages that were in swap.
+    FaultsSwapIn = 7,
+    /// Times that a thread met a page that was being migrated, and waited for it.
+    Waits = 8,
+    /// How long those waits took together, ns.
+    WaitNanos = 9,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: usize = 6;
+pub const COUNTERS: usize = 10;
 
 /// What one process did and had done to it since its slot was made. Key: tgid.
 #[repr(transparent)]
@@ -158,6 +169,30 @@ impl Default for Latency {
     }
 }
 
+/// Ways to drain the per-CPU LRU caches: slots of the `DRAINS` array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Drain {
+    /// `lru_cache_disable`, with which a migration begins.
+    CacheDisable = 0,
+    /// `lru_add_drain_all`.
+    DrainAll = 1,
+}
+
+/// Number of [`Drain`]s.
+pub const DRAIN_KINDS: u32 = 2;
+
+/// Page faults whose duration is sampled: slots of the `FAULT_TIME` array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FaultKind {
+    Minor = 0,
+    Major = 1,
+}
+
+/// Number of [`FaultKind`]s.
+pub const FAULT_KINDS: u32 = 2;
+
 /// A move of ours while it runs. Key: thread id of the mover. The controller
 /// makes the slot, the probes on that thread fill it.
 #[repr(C)]
@@ -182,10 +217,11 @@ pub enum Lost {
     Hints = 2,
     Migrations = 3,
     Callers = 4,
+    Waiting = 5,
 }
 
 /// Number of [`Lost`] slots.
-pub const LOST_SLOTS: u32 = 5;
+pub const LOST_SLOTS: u32 = 6;
 
 const _: () = {
     assert!(size_of::<TaskCounters>() == 8 * COUNTERS);

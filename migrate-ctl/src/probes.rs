@@ -27,8 +27,11 @@ pub use maps::{Counts, OwnMoves};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
 
 /// Every signal that has probes.
-pub const SIGNALS: [&str; 6] =
-    ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
+pub const SIGNALS: [&str; 8] =
+    ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "drains", "waits", "life"];
+
+/// As [`HookVerdict`] names it.
+const FAULT_BEGINNING: &str = "fentry handle_mm_fault";
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -56,6 +59,7 @@ pub struct Probes {
     /// `migrate_reason` of the running kernel.
     reasons: Vec<(String, u32)>,
     logger: EbpfLogger<&'static dyn log::Log>,
+    timing: Option<attach::Momentary>,
     /// Holds the programs and their attachments.
     ebpf: Ebpf,
 }
@@ -97,7 +101,8 @@ impl Probes {
             })
             .collect();
         detach_halves(&mut ebpf, &hooks, &mut verdicts);
-        Ok(Self { verdicts, maps, reasons: reasons(&btf), logger, ebpf })
+        let reasons = reasons(&btf);
+        Ok(Self { verdicts, maps, reasons, logger, timing: None, ebpf })
     }
 
     /// One for each hook that we know of.
@@ -118,6 +123,29 @@ impl Probes {
     pub fn read(&mut self) -> Result<Counts, ProbesError> {
         self.logger.flush();
         self.maps.read(&self.reasons)
+    }
+
+    /// From here on the duration of every fault is taken, which costs each of them.
+    pub fn time_faults(&mut self) {
+        let can = self
+            .verdicts
+            .iter()
+            .any(|verdict| verdict.hook == FAULT_BEGINNING && verdict.state == HookState::Attached);
+        if can && self.timing.is_none() {
+            self.maps.forget_timed();
+            self.timing = attach::momentarily(&mut self.ebpf);
+            self.maps.set_timing(self.timing.is_some());
+        }
+    }
+
+    /// Faults that have begun are still timed until [`Probes::end_timed_faults`].
+    pub fn stop_timing_faults(&mut self) {
+        self.timing = None;
+    }
+
+    /// No fault is timed any more.
+    pub fn end_timed_faults(&mut self) {
+        self.maps.set_timing(false);
     }
 
     /// Frees the slots of an exited process, given what the last [`Probes::read`] saw.

@@ -29,6 +29,8 @@ const BUSY_SHARE: f64 = 0.05;
 /// A thread that ran with a memory policy of its own protects its process for so many ticks: it
 /// may well run again.
 const OWN_POLICY_TICKS: u64 = 60;
+/// The beginnings of faults are seen in one tick of so many.
+const TIMED_TICKS: u64 = 60;
 /// USER_HZ, the unit of times in /proc, is 100 on every architecture but Alpha and ia64.
 const NANOS_PER_CLOCK_TICK: Nanos = 10_000_000;
 
@@ -125,10 +127,22 @@ impl Sampler {
         let dt = now.saturating_sub(self.then);
         self.then = now;
         self.ticks += 1;
+        self.time_faults();
         let delta = self.difference(&counts, &pids, dt);
         let mut gone = self.forget_exited(&pids);
         let domains = self.domains(&delta, dt, wants_mempolicy, moving, &mut gone);
         Ok(Tick { now, dt, nodes, domains, gone })
+    }
+
+    /// Faults are timed for one tick in so many; those that last are waited for.
+    fn time_faults(&mut self) {
+        let Some(probes) = &mut self.probes else { return };
+        match self.ticks % TIMED_TICKS {
+            2 => probes.time_faults(),
+            3 => probes.stop_timing_faults(),
+            5 => probes.end_timed_faults(),
+            _ => {}
+        }
     }
 
     fn samples_cpu(&self) -> bool {
@@ -167,6 +181,8 @@ impl Sampler {
             delta.entry(tgid).or_insert_with(blank).cpu[node] += nanos;
         }
         self.totals.lost = counts.lost;
+        self.totals.fault_time = counts.fault_time;
+        self.totals.drains = counts.drains;
         self.last = counts.clone();
         delta
     }

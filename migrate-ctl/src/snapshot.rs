@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use migrate_common::{LOST_SLOTS, Latency, TaskCounters};
+use migrate_common::{DRAIN_KINDS, FAULT_KINDS, LOST_SLOTS, Latency, TaskCounters};
 
 use crate::ledger::Ledger;
 use crate::model::{Nanos, NodeId, NodeVec, Source};
@@ -32,6 +32,10 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     pub counters: TaskCounters,
+    /// By `migrate_common::FaultKind`: the faults that were timed.
+    pub fault_time: [Latency; FAULT_KINDS as usize],
+    /// By `migrate_common::Drain`.
+    pub drains: [Latency; DRAIN_KINDS as usize],
     /// `hints[cpu node][memory node]`: NUMA-hint faults.
     pub hints: NodeVec<NodeVec<u64>>,
     /// CPU time by node; sampled, or from /proc where sampling is refused.

@@ -92,9 +92,7 @@ fn migrate_to_node_leave(_ctx: FExitContext) -> i32 {
 #[fentry(function = "kernel_move_pages")]
 fn kernel_move_pages_enter(ctx: FEntryContext) -> i32 {
     let pid: u32 = ctx.arg(0);
-    if pid != 0 {
-        works_for(&ctx, pid);
-    }
+    works_for(&ctx, if pid == 0 { kernel::current().tgid } else { pid });
     0
 }
 
@@ -128,6 +126,6 @@ fn works_for(ctx: &impl EbpfContext, target: u32) {
 }
 
 fn works_for_itself() {
-    // Absent where the target was the caller itself.
+    // Absent where the map was full.
     let _ = CALLERS.remove(kernel::current().id);
 }

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_smp_processor_id};
 use aya_ebpf::macros::{map, perf_event};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::PerfEventContext;
-use migrate_common::{CpuKey, Lost, MAX_CPU_TIMES, MAX_CPUS, SAMPLE_PERIOD_NS, Counter};
+use migrate_common::{Counter, CpuKey, Lost, MAX_CPU_TIMES, MAX_CPUS, SAMPLE_PERIOD_NS};
 
 use crate::kernel::{self, Offset};
 use crate::slot::Slot;

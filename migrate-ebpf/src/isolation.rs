@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
-use migrate_common::{OwnMove, Counter};
+use migrate_common::{Counter, OwnMove};
 
 use crate::{charge, tasks};
 

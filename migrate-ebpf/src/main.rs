@@ -10,15 +10,18 @@
 
 mod charge;
 mod kernel;
+mod latency;
 mod lost;
 mod slot;
 mod tasks;
 
 mod isolation;
+mod drains;
 mod faults;
 mod hint_faults;
 mod cpu_time;
 mod migrations;
+mod waits;
 mod life;
 
 #[cfg(not(test))]

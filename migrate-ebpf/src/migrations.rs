@@ -9,11 +9,11 @@ use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_ebpf::{EbpfContext, Global};
 use migrate_common::{
-    BUCKETS, Latency, Lost, MAX_CALLERS, MAX_TASKS, MigrationKey, MigrationTotals, OwnMove, REASONS,
+    Latency, Lost, MAX_CALLERS, MAX_TASKS, MigrationKey, MigrationTotals, OwnMove, REASONS,
 };
 
-use crate::slot::{self, Slot};
-use crate::{charge, kernel, lost};
+use crate::slot::Slot;
+use crate::{charge, kernel, latency, lost};
 
 /// Written here, read and cleared of exited processes by the controller. Full: counted as lost.
 #[map]
@@ -90,15 +90,12 @@ fn ended(ctx: &impl EbpfContext, moved: u64, failed: u64, reason: u32) {
 
 fn add_latency(call: &Call) {
     let Some(latency) = LATENCY.get_ptr_mut(call.reason) else { return };
-    let add = |field, value| slot::add(latency.wrapping_byte_add(field).cast(), value);
-    add(offset_of!(Latency, calls), 1);
-    add(offset_of!(Latency, moved), call.moved);
-    add(offset_of!(Latency, failed), call.failed);
-    let Some(nanos) = call.nanos else { return };
-    add(offset_of!(Latency, nanos), nanos);
-    // The last slot takes all that is longer than 2^39 ns, nine minutes.
-    let bucket = (nanos.max(1).ilog2() as usize).min(BUCKETS - 1);
-    add(offset_of!(Latency, buckets) + bucket * size_of::<u64>(), 1);
+    latency::add_to(latency, offset_of!(Latency, calls), 1);
+    latency::add_to(latency, offset_of!(Latency, moved), call.moved);
+    latency::add_to(latency, offset_of!(Latency, failed), call.failed);
+    if let Some(nanos) = call.nanos {
+        latency::add_time(latency, nanos);
+    }
 }
 
 fn add_totals(ctx: &impl EbpfContext, call: &Call, tgid: u32, own: bool) {

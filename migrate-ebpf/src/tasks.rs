@@ -26,6 +26,7 @@ static RUNNING: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
 const NOTHING: TaskCounters = TaskCounters([0; COUNTERS]);
 
 /// Adds to one counter of a process.
+#[inline(always)]
 pub(crate) fn add(ctx: &impl EbpfContext, tgid: u32, counter: Counter, value: u64) {
     let counter = counter as usize * size_of::<u64>();
     let Some(running) = RUNNING.get_ptr_mut(0) else { return };
@@ -52,6 +53,7 @@ pub(crate) fn add(ctx: &impl EbpfContext, tgid: u32, counter: Counter, value: u6
 ///
 /// # Safety
 /// The slot is this CPU's and taken.
+#[inline(never)]
 unsafe fn hand_over(ctx: &impl EbpfContext, running: *mut Running) {
     let at = |field: usize| running.wrapping_byte_add(field).cast::<u64>();
     // SAFETY: as promised above; all fields are u64.
@@ -76,6 +78,7 @@ unsafe fn hand_over(ctx: &impl EbpfContext, running: *mut Running) {
 }
 
 /// Without the CPU's slot.
+#[inline(never)]
 fn add_to(ctx: &impl EbpfContext, tgid: u32, counter: usize, value: u64) {
     match Slot::find_or_make(&TASKS, &tgid, &NOTHING) {
         Some(task) => task.add(counter, value),

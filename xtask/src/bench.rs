@@ -53,7 +53,8 @@ struct Line {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let Args::Probes(args) = args;
     let kernel = kernels::find(&args.kernel)?;
-    let load = Load { command: ["/bin/lab", "bench"].map(str::to_owned).to_vec(), ..Load::default() };
+    let load =
+        Load { command: ["/bin/lab", "bench"].map(str::to_owned).to_vec(), ..Load::default() };
     let guest = Rig::new()?.guest("bench-probes", &kernel, &load)?;
     // One processor: the clock counts the instructions of all of them together.
     let nodes = vec![Node { cpus: 1, memory_mib: 768 }, Node { cpus: 0, memory_mib: 256 }];
@@ -82,10 +83,12 @@ fn table(kernel: &str, lines: &[Line]) -> String {
         "probes", "fault", "migrated page", "switch and back", "system call"
     );
     let Some((base, others)) = lines.split_first() else { return text };
-    let columns: [fn(&Line) -> u64; 4] =
-        [|line| line.fault, |line| line.migrated_page, |line| line.context_switches, |line| {
-            line.system_call
-        }];
+    let columns: [fn(&Line) -> u64; 4] = [
+        |line| line.fault,
+        |line| line.migrated_page,
+        |line| line.context_switches,
+        |line| line.system_call,
+    ];
     // Writing to a String cannot fail.
     let _ = write!(text, "\n{:12}", base.probes);
     for column in columns {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +9,8 @@ use migrate_ctl::model::{Decision, Outcome, Reason};
 use migrate_ctl::probes::SIGNALS;
 
 use crate::controller::{Controller, get, say_without};
-use crate::test::{Lab, Machine, Off, Test, claim, say};
+use crate::swap::Swap;
+use crate::test::{Lab, Machine, Off, Test, claim};
 use crate::witness::{pages_on, programs, vmstat};
 use crate::worker::Worker;
 use crate::{nodes, sys};
@@ -24,9 +24,6 @@ const STRAND: &str = "strand --from 0 --to 1 --mib 32";
 const STRAND_PAGES: u64 = 32 * 256;
 /// All pages are home within so long after the first move.
 const HOME: Duration = Duration::from_secs(30);
-
-/// The disk that nobody else writes to.
-const SWAP: &str = "/dev/vdb";
 
 /// CAP_PERFMON and CAP_SYS_ADMIN of include/uapi/linux/capability.h.
 const PERFMON_AND_ADMIN: &[u32] = &[38, 21];
@@ -172,34 +169,6 @@ fn page_cache(lab: &Lab) -> Result<()> {
     result?;
     let swapped = vmstat("pswpout")? - swapped;
     claim(swapped == 0, || format!("{swapped} pages went to swap"))
-}
-
-/// Without it nothing could go to swap.
-struct Swap;
-
-impl Swap {
-    fn on() -> Result<Self> {
-        busybox("mkswap")?;
-        busybox("swapon")?;
-        let swaps = std::fs::read_to_string("/proc/swaps").context("read /proc/swaps")?;
-        ensure!(swaps.contains(SWAP), "{SWAP} is no swap: {swaps}");
-        Ok(Self)
-    }
-}
-
-impl Drop for Swap {
-    fn drop(&mut self) {
-        if let Err(error) = busybox("swapoff") {
-            say(&format!("{error:#}"));
-        }
-    }
-}
-
-fn busybox(verb: &str) -> Result<()> {
-    let output = Command::new("/bin/busybox").args([verb, SWAP]).output().context("busybox")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "busybox {verb} {SWAP}: {}", said.trim());
-    Ok(())
 }
 
 /// Clean page cache goes to the node of its reader.

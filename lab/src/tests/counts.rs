@@ -1,13 +1,15 @@
 //! Does each probe count what the workload did and an independent witness confirms?
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use migrate_common::{
-    Counter, CpuKey, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS, TaskCounters,
+    Counter, CpuKey, Drain, FaultKind, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS,
+    TaskCounters,
 };
-use migrate_ctl::probes::Counts;
+use migrate_ctl::probes::{Counts, Probes};
 
+use crate::swap::Swap;
 use crate::sys;
 use crate::test::{Lab, Machine, Off, Test, claim, counted};
 use crate::witness::vmstat;
@@ -24,6 +26,11 @@ pub(crate) const TESTS: &[Test] = &[
     test("isolation_counts_pinned_pages_put_back", Off::Probe("isolation"), isolation_put_back),
     test("faults_count_minor_as_getrusage_does", Off::Probe("faults"), faults_minor),
     test("faults_count_major_as_getrusage_does", Off::Probe("faults"), faults_major),
+    test("faults_count_writes_to_protected_pages", Off::Probe("faults"), write_protect),
+    test("faults_count_pages_that_were_in_swap", Off::Probe("faults"), swap_in),
+    test("faults_are_timed_for_a_moment", Off::Probe("faults"), fault_time),
+    test("drains_are_counted_and_timed", Off::Probe("drains"), drains),
+    test("threads_that_wait_for_moving_pages_are_counted", Off::Probe("waits"), waits),
     test("hint_faults_name_both_nodes", Off::Probe("hint_faults"), hint_faults),
     test("cpu_time_is_on_the_node_it_was_used_on", Off::Probe("cpu_time"), cpu_time),
     test("migrations_are_charged_to_the_process_moved", Off::Probe("migrations"), migrations),
@@ -77,6 +84,98 @@ fn faults_major(lab: &Lab) -> Result<()> {
     near("major faults", counters.get(Counter::FaultsMajor), truth, NOISE)
 }
 
+fn write_protect(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("rewrite --node 0 --pages {PAGES}"))?;
+    let (did, counters) = act(&mut probes, &mut worker)?;
+    let truth = did.after.minor - did.before.minor;
+    near("minor faults, by getrusage", truth, 2 * PAGES, NOISE)?;
+    near("minor faults", counters.get(Counter::FaultsMinor), truth, NOISE)?;
+    near("write-protect faults", counters.get(Counter::FaultsWriteProtect), PAGES, NOISE)
+}
+
+fn swap_in(lab: &Lab) -> Result<()> {
+    let _swap = Swap::on()?;
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("swap --node 0 --pages {PAGES}"))?;
+    let out = vmstat("pswpout")?;
+    let (did, counters) = act(&mut probes, &mut worker)?;
+    let out = vmstat("pswpout")? - out;
+    anyhow::ensure!(out >= PAGES, "only {out} of {PAGES} pages went to swap");
+    let swapped = counters.get(Counter::FaultsSwapIn);
+    near("swap-in faults", swapped, PAGES, NOISE)?;
+    let truth = did.after.minor + did.after.major - did.before.minor - did.before.major;
+    let all = counters.get(Counter::FaultsMinor) + counters.get(Counter::FaultsMajor);
+    near("faults", all, truth, NOISE)
+}
+
+fn fault_time(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("touch --node 0 --pages {PAGES}"))?;
+    // A fault that begins while they are switched on is counted and not timed.
+    let minor = |counts: &Counts| counts.fault_time[FaultKind::Minor as usize];
+    let timed = |probes: &mut Probes, worker: &mut Worker| -> Result<(u64, u64, Duration)> {
+        let before = minor(&probes.read().context("read the probes")?);
+        let began = Instant::now();
+        let did = worker.act()?;
+        let passed = began.elapsed();
+        let after = minor(&probes.read().context("read the probes")?);
+        claim(did.after.minor - did.before.minor >= PAGES, || format!("{did:?}"))?;
+        Ok((after.calls - before.calls, after.nanos - before.nanos, passed))
+    };
+    let (calls, ..) = timed(&mut probes, &mut worker)?;
+    near("faults timed before", calls, 0, 0)?;
+    probes.time_faults();
+    let (calls, nanos, passed) = timed(&mut probes, &mut worker)?;
+    probes.stop_timing_faults();
+    probes.end_timed_faults();
+    claim(calls >= PAGES, || format!("{calls} of {PAGES} faults were timed"))?;
+    let passed = u64::try_from(passed.as_nanos())? * 4;
+    claim(nanos > calls * 100 && nanos < passed, || {
+        format!("{calls} faults took {nanos} ns, and four CPUs had {passed} ns")
+    })?;
+    let (calls, ..) = timed(&mut probes, &mut worker)?;
+    near("faults timed after", calls, 0, 0)
+}
+
+fn drains(lab: &Lab) -> Result<()> {
+    const CALLS: u64 = 5;
+    let mut probes = lab.probes()?;
+    let worker = Worker::start("fill --node 0 --mib 1")?;
+    let (before, after) = counted(&mut probes, || {
+        for call in 0..CALLS {
+            let (from, to) = if call % 2 == 0 { (0, 1) } else { (1, 0) };
+            sys::migrate_all(worker.pid(), from, to).context("migrate_pages")?;
+        }
+        Ok(())
+    })?;
+    let kind = Drain::CacheDisable as usize;
+    let (before, after) = (before.drains[kind], after.drains[kind]);
+    near("drains by migrate_pages", after.calls - before.calls, CALLS, 1)?;
+    claim(after.nanos > before.nanos, || "drains that took no time".to_owned())?;
+    let (before, after) = counted(&mut probes, || {
+        std::fs::write("/proc/sys/vm/compact_memory", "1").context("compact")
+    })?;
+    let kind = Drain::DrainAll as usize;
+    let calls = after.drains[kind].calls - before.drains[kind].calls;
+    // khugepaged and ksmd do so, too.
+    claim(calls >= 1, || "no drain by a compaction".to_owned())
+}
+
+fn waits(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("dance --node 0 --to 1 --pages {PAGES}"))?;
+    let began = Instant::now();
+    let (_, counters) = act(&mut probes, &mut worker)?;
+    let passed = u64::try_from(began.elapsed().as_nanos())?;
+    let (waits, nanos) = (counters.get(Counter::Waits), counters.get(Counter::WaitNanos));
+    claim(waits > 0, || "nobody waited for a page".to_owned())?;
+    // One thread reads.
+    claim(nanos > 0 && nanos < passed, || format!("{waits} waits took {nanos} of {passed} ns"))?;
+    let swapped = counters.get(Counter::FaultsSwapIn);
+    near("swap-in faults, without swap", swapped, 0, 0)
+}
+
 fn hint_faults(lab: &Lab) -> Result<()> {
     const SWITCH: &str = "/proc/sys/kernel/numa_balancing";
     let mut probes = lab.probes()?;
@@ -88,7 +187,7 @@ fn hint_faults(lab: &Lab) -> Result<()> {
     result
 }
 
-fn hints(probes: &mut migrate_ctl::probes::Probes, worker: &mut Worker) -> Result<()> {
+fn hints(probes: &mut Probes, worker: &mut Worker) -> Result<()> {
     let witness = vmstat("numa_hint_faults")?;
     let (before, after) = counted(probes, || {
         for _ in 0..60 {
@@ -180,10 +279,7 @@ fn moves_of(counts: &Counts, tgid: u32) -> MigrationTotals {
 }
 
 /// Lets a workload act once: what it says, and what the probes counted of it meanwhile.
-fn act(
-    probes: &mut migrate_ctl::probes::Probes,
-    worker: &mut Worker,
-) -> Result<(Did, TaskCounters)> {
+fn act(probes: &mut Probes, worker: &mut Worker) -> Result<(Did, TaskCounters)> {
     let mut did = None;
     let pid = worker.pid();
     let (before, after) = counted(probes, || {

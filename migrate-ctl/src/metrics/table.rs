@@ -4,7 +4,7 @@
 //! against [`METRICS`] by tests. Labels are bounded: nodes, words of ours or of
 //! the kernel, and the few busiest cgroups; never a pid.
 
-use migrate_common::Lost;
+use migrate_common::{Counter, Drain, FaultKind, Lost};
 
 use super::{Kind, Metric, Rows};
 use crate::ledger::PairTotals;
@@ -100,9 +100,51 @@ pub static METRICS: &[Metric] = &[
         labels: &["kind"],
         empty_when: None,
         read: |s, rows| {
-            rows.add(["minor"], s.totals.faults_minor as f64);
-            rows.add(["major"], s.totals.faults_major as f64);
+            rows.add(["minor"], counter(s, Counter::FaultsMinor));
+            rows.add(["major"], counter(s, Counter::FaultsMajor));
         },
+    },
+    Metric {
+        name: "migrate_page_fault_duration_seconds",
+        kind: Kind::Histogram,
+        unit: "seconds",
+        help: "Duration of a sample of the page faults: those of one second in sixty.",
+        labels: &["kind"],
+        empty_when: None,
+        read: |s, rows| {
+            rows.calls(["minor"], &s.totals.fault_time[FaultKind::Minor as usize]);
+            rows.calls(["major"], &s.totals.fault_time[FaultKind::Major as usize]);
+        },
+    },
+    Metric {
+        name: "migrate_page_faults_by_cause_total",
+        kind: Kind::Counter,
+        unit: "faults",
+        help: "Of the page faults of all processes, those for two causes: a write to a protected page, and a page in swap.",
+        labels: &["cause"],
+        empty_when: None,
+        read: |s, rows| {
+            rows.add(["write_protect"], counter(s, Counter::FaultsWriteProtect));
+            rows.add(["swap_in"], counter(s, Counter::FaultsSwapIn));
+        },
+    },
+    Metric {
+        name: "migrate_waits_total",
+        kind: Kind::Counter,
+        unit: "waits",
+        help: "Times that a thread met a page that was being migrated and waited for it.",
+        labels: &[],
+        empty_when: Some("no thread used a page while it was being migrated"),
+        read: |s, rows| rows.add([], counter(s, Counter::Waits)),
+    },
+    Metric {
+        name: "migrate_wait_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time that threads waited for pages that were being migrated.",
+        labels: &[],
+        empty_when: Some("no thread used a page while it was being migrated"),
+        read: |s, rows| rows.add([], counter(s, Counter::WaitNanos) / 1e9),
     },
     // What did we do?
     Metric {
@@ -237,7 +279,7 @@ pub static METRICS: &[Metric] = &[
         help: "Folios that anybody tried to take off their LRU list.",
         labels: &[],
         empty_when: None,
-        read: |s, rows| rows.add([], s.totals.isolation_tried as f64),
+        read: |s, rows| rows.add([], counter(s, Counter::IsolationTried)),
     },
     Metric {
         name: "migrate_isolation_refused_folios_total",
@@ -246,7 +288,7 @@ pub static METRICS: &[Metric] = &[
         help: "Of those tried, folios that were busy or on no LRU list.",
         labels: &[],
         empty_when: Some("no folio was busy when it was tried"),
-        read: |s, rows| rows.add([], s.totals.isolation_refused as f64),
+        read: |s, rows| rows.add([], counter(s, Counter::IsolationRefused)),
     },
     Metric {
         name: "migrate_isolation_put_back_folios_total",
@@ -255,7 +297,19 @@ pub static METRICS: &[Metric] = &[
         help: "Folios that were taken off their LRU list and put back without having moved.",
         labels: &[],
         empty_when: Some("every isolated folio moved"),
-        read: |s, rows| rows.add([], s.totals.isolation_put_back as f64),
+        read: |s, rows| rows.add([], counter(s, Counter::IsolationPutBack)),
+    },
+    Metric {
+        name: "migrate_lru_drain_duration_seconds",
+        kind: Kind::Histogram,
+        unit: "seconds",
+        help: "Duration of the drains of the per-CPU LRU caches, whoever asked: by a migration (cache_disable) or else (drain_all).",
+        labels: &["path"],
+        empty_when: None,
+        read: |s, rows| {
+            rows.calls(["cache_disable"], &s.totals.drains[Drain::CacheDisable as usize]);
+            rows.calls(["drain_all"], &s.totals.drains[Drain::DrainAll as usize]);
+        },
     },
     Metric {
         name: "migrate_probe_attached",
@@ -357,6 +411,7 @@ const MAPS: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [
     (Lost::Hints, "hints"),
     (Lost::Migrations, "migrations"),
     (Lost::Callers, "callers"),
+    (Lost::Waiting, "waiting"),
 ];
 
 fn decisions(s: &Snapshot, rows: &mut Rows) {
@@ -423,6 +478,10 @@ const fn source(source: Source) -> &'static str {
 }
 
 /// A number of nodes or the like; far below what a float counts exactly.
+fn counter(snapshot: &Snapshot, counter: Counter) -> f64 {
+    snapshot.totals.counters.get(counter) as f64
+}
+
 fn count(n: usize) -> f64 {
     n as f64
 }

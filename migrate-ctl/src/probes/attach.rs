@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 
 use aya::Ebpf;
+use aya::programs::fentry::FEntryLink;
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{BtfTracePoint, FEntry, FExit, PerfEvent, ProgramError};
 use migrate_common::SAMPLE_PERIOD_NS;
@@ -57,7 +58,12 @@ fn try_attach(
         Kind::FEntry => {
             let program: &mut FEntry = program.try_into()?;
             program.load(hook.function, btf)?;
-            program.attach().map(drop).inspect_err(|_| drop(program.unload()))
+            let link = program.attach().inspect_err(|_| drop(program.unload()))?;
+            if hook.is_momentary() {
+                // That it can be attached is all that we wanted to know.
+                drop(program.take_link(link)?);
+            }
+            Ok(())
         }
         Kind::FExit => {
             let program: &mut FExit = program.try_into()?;
@@ -75,6 +81,18 @@ fn try_attach(
             sample(program, cpus).inspect_err(|_| drop(program.unload()))
         }
     }
+}
+
+/// Detaches when it is dropped.
+pub(super) type Momentary = FEntryLink;
+
+/// Attaches the program that is not attached for good.
+pub(super) fn momentarily(ebpf: &mut Ebpf) -> Option<Momentary> {
+    let program: &mut FEntry = ebpf.program_mut("handle_mm_fault_enter")?.try_into().ok()?;
+    let attached = program.attach().and_then(|link| program.take_link(link));
+    attached
+        .inspect_err(|error| tracing::warn!(error = in_full(error), "faults are not timed"))
+        .ok()
 }
 
 /// One clock for each CPU.

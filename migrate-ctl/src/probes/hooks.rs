@@ -26,7 +26,15 @@ pub(super) struct Hook {
     pub(super) program: Result<&'static str, String>,
 }
 
+/// Its fentry is on every fault's way, so it is attached only while faults are timed.
+const FAULT_BEGINNING: &str = "handle_mm_fault";
+
 impl Hook {
+    /// Whether the hook is attached for a moment now and then rather than for good.
+    pub(super) fn is_momentary(&self) -> bool {
+        self.kind == Kind::FEntry && self.function == FAULT_BEGINNING
+    }
+
     pub(super) fn name(&self) -> String {
         match self.kind {
             Kind::FEntry => format!("fentry {}", self.function),
@@ -89,7 +97,16 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
     vec![
         function("isolation", FExit, "folio_isolate_lru", folio_isolate_lru),
         function("isolation", FEntry, "folio_putback_lru", |_, _| Ok("folio_putback_lru")),
-        function("faults", FExit, "handle_mm_fault", handle_mm_fault),
+        function("faults", FExit, "handle_mm_fault", |_, prototype| {
+            handle_mm_fault(prototype, "handle_mm_fault")
+        }),
+        function("faults", FEntry, FAULT_BEGINNING, |_, prototype| {
+            handle_mm_fault(prototype, "handle_mm_fault_enter")
+        }),
+        function("faults", FExit, "do_wp_page", |_, prototype| of_fault("do_wp_page", prototype)),
+        function("faults", FExit, "do_swap_page", |_, prototype| {
+            of_fault("do_swap_page", prototype)
+        }),
         function("hint_faults", FEntry, "mpol_misplaced", mpol_misplaced),
         clock,
         tracepoint("migrations", "mm_migrate_pages_start", mm_migrate_pages_start),
@@ -99,6 +116,18 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         function("migrations", FEntry, "kernel_move_pages", |_, _| Ok("kernel_move_pages_enter")),
         function("migrations", FExit, "kernel_move_pages", |_, _| Ok("kernel_move_pages_leave")),
         function("migrations", FEntry, "security_task_movememory", security_task_movememory),
+        function("drains", FEntry, "lru_cache_disable", |_, _| Ok("lru_cache_disable_enter")),
+        function("drains", FExit, "lru_cache_disable", |_, _| Ok("lru_cache_disable_leave")),
+        function("drains", FEntry, "lru_add_drain_all", |_, _| Ok("lru_add_drain_all_enter")),
+        function("drains", FExit, "lru_add_drain_all", |_, _| Ok("lru_add_drain_all_leave")),
+        function("waits", FEntry, "migration_entry_wait", |_, _| Ok("migration_entry_wait_enter")),
+        function("waits", FExit, "migration_entry_wait", |_, _| Ok("migration_entry_wait_leave")),
+        function("waits", FEntry, "pmd_migration_entry_wait", |_, _| {
+            Ok("pmd_migration_entry_wait_enter")
+        }),
+        function("waits", FExit, "pmd_migration_entry_wait", |_, _| {
+            Ok("pmd_migration_entry_wait_leave")
+        }),
         tracepoint("life", "sched_process_exit", sched_process_exit),
     ]
 }
@@ -116,10 +145,18 @@ fn folio_isolate_lru(_: &Btf, prototype: Prototype) -> Fit {
 }
 
 /// The result is read from behind the last argument, so their number must be as we know it.
-fn handle_mm_fault(_: &Btf, prototype: Prototype) -> Fit {
+fn handle_mm_fault(prototype: Prototype, program: &'static str) -> Fit {
     match prototype {
-        Prototype { returns: Returns::Integer, arguments: 4 } => Ok("handle_mm_fault"),
+        Prototype { returns: Returns::Integer, arguments: 4 } => Ok(program),
         other => Err(unknown("handle_mm_fault", other)),
+    }
+}
+
+/// The result of a part of the fault stands behind its only argument.
+fn of_fault(function: &'static str, prototype: Prototype) -> Fit {
+    match prototype {
+        Prototype { returns: Returns::Integer, arguments: 1 } => Ok(function),
+        other => Err(unknown(function, other)),
     }
 }
 

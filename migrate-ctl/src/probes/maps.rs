@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use migrate_common::{
-    CpuKey, HintKey, LOST_SLOTS, Latency, MAX_CPUS, MigrationKey, MigrationTotals, OwnMove,
-    Running, TaskCounters,
+    CpuKey, DRAIN_KINDS, FAULT_KINDS, HintKey, LOST_SLOTS, Latency, MAX_CPUS, MigrationKey,
+    MigrationTotals, OwnMove, Running, TaskCounters,
 };
 
 use super::ProbesError;
@@ -25,6 +25,10 @@ pub struct Counts {
     pub migrations: BTreeMap<MigrationKey, MigrationTotals>,
     /// By reason, as this kernel names it; every reason that it has.
     pub latency: Vec<(String, Latency)>,
+    /// By `migrate_common::FaultKind`: those that were timed.
+    pub fault_time: [Latency; FAULT_KINDS as usize],
+    /// By `migrate_common::Drain`.
+    pub drains: [Latency; DRAIN_KINDS as usize],
     /// By slot of `migrate_common::Lost`.
     pub lost: [u64; LOST_SLOTS as usize],
 }
@@ -36,6 +40,11 @@ pub(super) struct Maps {
     hints: HashMap<MapData, HintKey, u64>,
     migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
     latency: PerCpuArray<MapData, Latency>,
+    fault_time: PerCpuArray<MapData, Latency>,
+    drains: PerCpuArray<MapData, Latency>,
+    /// 1 while faults are timed.
+    timing: Array<MapData, u32>,
+    timed: HashMap<MapData, u32, u64>,
     lost: Array<MapData, u64>,
 }
 
@@ -48,6 +57,10 @@ impl Maps {
             hints: take(ebpf, "HINTS")?,
             migrations: take(ebpf, "MIGRATIONS")?,
             latency: take(ebpf, "LATENCY")?,
+            fault_time: take(ebpf, "FAULT_TIME")?,
+            drains: take(ebpf, "DRAINS")?,
+            timing: take(ebpf, "TIMING")?,
+            timed: take(ebpf, "TIMED")?,
             lost: take(ebpf, "LOST")?,
         })
     }
@@ -62,25 +75,44 @@ impl Maps {
         };
         // After TASKS: what is handed over meanwhile is seen in the next reading, not twice in this.
         for running in self.running.get(&0, 0).map_err(at("RUNNING"))?.iter() {
-            #[expect(clippy::cast_possible_truncation, reason = "a tgid, widened for its alignment")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a tgid, widened for its alignment"
+            )]
             let tgid = running.tgid as u32;
             counts.tasks.entry(tgid).or_default().add(&running.counters);
             counts.running.entry(tgid).or_default().add(&running.counters);
         }
         for (name, reason) in reasons {
-            let cpus = self.latency.get(reason, 0).map_err(at("LATENCY"))?;
-            counts.latency.push((
-                name.clone(),
-                cpus.iter().fold(Latency::default(), |mut all, cpu| {
-                    all.add(cpu);
-                    all
-                }),
-            ));
+            let latency = sum(&self.latency, *reason).map_err(at("LATENCY"))?;
+            counts.latency.push((name.clone(), latency));
+        }
+        for (slot, time) in (0..).zip(&mut counts.fault_time) {
+            *time = sum(&self.fault_time, slot).map_err(at("FAULT_TIME"))?;
+        }
+        for (slot, drains) in (0..).zip(&mut counts.drains) {
+            *drains = sum(&self.drains, slot).map_err(at("DRAINS"))?;
         }
         for (slot, count) in (0..).zip(&mut counts.lost) {
             *count = self.lost.get(&slot, 0).map_err(at("LOST"))?;
         }
         Ok(counts)
+    }
+
+    /// Tells the probes whether faults are timed.
+    pub(super) fn set_timing(&mut self, timing: bool) {
+        if let Err(error) = self.timing.set(0, u32::from(timing), 0) {
+            tracing::warn!(%error, "map TIMING of the probes cannot be written");
+        }
+    }
+
+    /// Frees what faults of an earlier time have left.
+    pub(super) fn forget_timed(&mut self) {
+        let left: Vec<u32> = self.timed.keys().filter_map(Result::ok).collect();
+        for thread in left {
+            // Gone already is just what we want.
+            let _ = self.timed.remove(&thread);
+        }
     }
 
     /// Frees the slots of a process that `seen` knows.
@@ -163,6 +195,15 @@ where
 /// What is removed while we walk is left out; nobody but us removes.
 fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<BTreeMap<K, V>, MapError> {
     map.iter().collect()
+}
+
+/// Of all CPUs.
+fn sum(map: &PerCpuArray<MapData, Latency>, slot: u32) -> Result<Latency, MapError> {
+    let mut all = Latency::default();
+    for cpu in map.get(&slot, 0)?.iter() {
+        all.add(cpu);
+    }
+    Ok(all)
 }
 
 fn at(name: &'static str) -> impl Fn(MapError) -> ProbesError {

@@ -155,7 +155,8 @@ fn used(query: &str) -> Vec<&'static str> {
 
 /// Whether the word is the metric, or a part of it where it is a histogram.
 fn is(name: &str, word: &str) -> bool {
-    word == name || word.strip_suffix("_bucket") == Some(name)
+    let part = ["_bucket", "_count"].iter().find_map(|part| word.strip_suffix(part));
+    word == name || part == Some(name)
 }
 
 fn string(value: &Value) -> &str {

@@ -218,8 +218,10 @@ struct Series {
 
 impl Series {
     fn family(&self) -> &str {
-        let histogram = "migrate_migration_duration_seconds";
-        if self.name.starts_with(histogram) { histogram } else { &self.name }
+        let parts = ["_bucket", "_sum", "_count"];
+        let family = parts.iter().find_map(|part| self.name.strip_suffix(part));
+        let of_histogram = family.filter(|name| name.ends_with("_duration_seconds"));
+        of_histogram.unwrap_or(&self.name)
     }
 }
 

@@ -39,9 +39,14 @@ fn a_beginning_knows_its_end() {
         .filter_map(|hook| Some((hook.name(), hooks[hook.ended_by(&hooks)?].name())))
         .collect();
     let expected = [
+        ("fentry handle_mm_fault", "fexit handle_mm_fault"),
         ("tp_btf mm_migrate_pages_start", "tp_btf mm_migrate_pages"),
         ("fentry migrate_to_node", "fexit migrate_to_node"),
         ("fentry kernel_move_pages", "fexit kernel_move_pages"),
+        ("fentry lru_cache_disable", "fexit lru_cache_disable"),
+        ("fentry lru_add_drain_all", "fexit lru_add_drain_all"),
+        ("fentry migration_entry_wait", "fexit migration_entry_wait"),
+        ("fentry pmd_migration_entry_wait", "fexit pmd_migration_entry_wait"),
     ];
     assert_eq!(pairs, expected.map(|(one, other)| (one.to_owned(), other.to_owned())));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use migrate_common::{BUCKETS, Latency};
+use migrate_common::{BUCKETS, Latency, TaskCounters};
 use migrate_ctl::ledger::{Ledger, PairTotals};
 use migrate_ctl::model::{End, Node, NodeId, NodeVec, Reason, Source, each_node};
 use migrate_ctl::snapshot::{CgroupLoad, HookState, HookVerdict, OwnCost, Snapshot, Totals};
@@ -51,16 +51,14 @@ pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoa
 
 fn totals(ticks: u64) -> Totals {
     Totals {
-        isolation_tried: 500 * ticks,
-        isolation_refused: 7 * ticks,
-        isolation_put_back: 3 * ticks,
-        faults_minor: 1000 * ticks,
-        faults_major: ticks,
+        counters: TaskCounters([500, 7, 3, 1000, 1, 0, 9, 2, 4, 40_000].map(|each| each * ticks)),
+        fault_time: [latency(50 * ticks, 13), latency(ticks, 18)],
+        drains: [latency(ticks, 16), latency(2 * ticks, 15)],
         hints: NodeVec::from_fn(2, |cpu| {
             NodeVec::from_fn(2, |memory| ticks * u64::from(1 + 2 * cpu.0 + memory.0))
         }),
         cpu: NodeVec::from_fn(2, |node| ticks * (1 + u64::from(node.0)) * 300_000_000),
-        lost: [ticks, 0, 0, 1, 2],
+        lost: [ticks, 0, 0, 1, 2, 0],
     }
 }
 
