@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use migrate_ctl::probes::Probes;
+use migrate_ctl::probes::{Probes, SIGNALS};
 use migrate_ctl::sys::boottime;
 use migrate_ctl::topology::Topology;
 use serde::Serialize;
@@ -22,8 +22,6 @@ use crate::{nodes, test};
 const OPERATIONS: u64 = 2048;
 const ROUNDS: usize = 7;
 const SETTLE: Duration = Duration::from_secs(60);
-/// What is switched on alone, one after the other.
-const SIGNALS: [&str; 6] = ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "life"];
 
 /// Instructions an operation.
 #[derive(Serialize)]

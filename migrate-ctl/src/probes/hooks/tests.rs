@@ -95,7 +95,8 @@ fn check(function: &str, program: Option<&str>, build: impl FnOnce(&mut Builder)
     let mut blob = Builder::default();
     build(&mut blob);
     let btf = Btf::parse(blob.finish()).expect("a valid blob");
-    let hooks: Vec<Hook> = all(&btf).into_iter().filter(|hook| hook.function == function).collect();
+    let wanted = |hook: &Hook| hook.function == function && !hook.is_momentary();
+    let hooks: Vec<Hook> = all(&btf).into_iter().filter(wanted).collect();
     assert_eq!(hooks.len(), 1);
     assert_eq!(hooks[0].program.as_ref().ok().copied(), program, "{:?}", hooks[0]);
 }
