@@ -167,7 +167,7 @@ impl NodeObs {
     /// Pages that may come here before memory has to be reclaimed from somebody: what is free
     /// above the high watermark, and half of the inactive page cache, since not all of it is clean.
     pub fn room(&self) -> Pages {
-        self.free.saturating_sub(self.high_watermark).saturating_add(self.inactive_file / 2)
+        self.free.saturating_add(self.inactive_file / 2).saturating_sub(self.high_watermark)
     }
 }
 

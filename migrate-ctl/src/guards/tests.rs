@@ -74,6 +74,15 @@ fn half_of_the_inactive_page_cache_is_room() {
 }
 
 #[test]
+fn page_cache_first_makes_up_for_what_the_watermark_lacks() {
+    let mut node = Scene::new(1).nodes[crate::model::Node(0)].clone();
+    (node.free, node.inactive_file, node.high_watermark) = (100, 2000, 900);
+    assert_eq!(node.room(), 200);
+    node.inactive_file = 1000;
+    assert_eq!(node.room(), 0);
+}
+
+#[test]
 fn without_a_placement_nothing_moves() {
     let mut scene = Scene::new(2);
     let mut proc = stranded();
