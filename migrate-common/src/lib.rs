@@ -217,11 +217,10 @@ pub enum Lost {
     Hints = 2,
     Migrations = 3,
     Callers = 4,
-    Waiting = 5,
 }
 
 /// Number of [`Lost`] slots.
-pub const LOST_SLOTS: u32 = 6;
+pub const LOST_SLOTS: u32 = 5;
 
 const _: () = {
     assert!(size_of::<TaskCounters>() == 8 * COUNTERS);

@@ -89,7 +89,9 @@ fn do_wp_page(ctx: FExitContext) -> i32 {
 #[fexit(function = "do_swap_page")]
 fn do_swap_page(ctx: FExitContext) -> i32 {
     let result: u32 = ctx.arg(1);
-    if result & (RETRY | ERROR) == 0 && !waits::waited() {
+    // Asked in any case: what this fault waited for says nothing of the next one.
+    let waited = waits::waited();
+    if result & (RETRY | ERROR) == 0 && !waited {
         tasks::add(&ctx, kernel::current().tgid, Counter::FaultsSwapIn, 1);
     }
     0

@@ -30,12 +30,12 @@ const NOTHING: TaskCounters = TaskCounters([0; COUNTERS]);
 pub(crate) fn add(ctx: &impl EbpfContext, tgid: u32, counter: Counter, value: u64) {
     let counter = counter as usize * size_of::<u64>();
     let Some(running) = RUNNING.get_ptr_mut(0) else { return };
+    let at = |field: usize| running.wrapping_byte_add(field).cast::<u64>();
     // An interrupt or another thread may come in the middle of this: it finds the slot taken.
-    if slot::swap(running.cast(), 1) != 0 {
+    if slot::swap(at(offset_of!(Running, busy)), 1) != 0 {
         add_to(ctx, tgid, counter, value);
         return;
     }
-    let at = |field: usize| running.wrapping_byte_add(field).cast::<u64>();
     // SAFETY: this CPU's slot, which nobody else touches while it is taken; all fields are u64.
     unsafe {
         let owner = at(offset_of!(Running, tgid));

@@ -108,7 +108,7 @@ pub static METRICS: &[Metric] = &[
         name: "migrate_page_fault_duration_seconds",
         kind: Kind::Histogram,
         unit: "seconds",
-        help: "Duration of a sample of the page faults: those of one second in sixty.",
+        help: "Duration of a sample of the page faults: those of one tick in sixty.",
         labels: &["kind"],
         empty_when: None,
         read: |s, rows| {
@@ -411,7 +411,6 @@ const MAPS: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [
     (Lost::Hints, "hints"),
     (Lost::Migrations, "migrations"),
     (Lost::Callers, "callers"),
-    (Lost::Waiting, "waiting"),
 ];
 
 fn decisions(s: &Snapshot, rows: &mut Rows) {
