@@ -30,9 +30,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 pub const SIGNALS: [&str; 8] =
     ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "drains", "waits", "life"];
 
-/// As [`HookVerdict`] names it.
-const FAULT_BEGINNING: &str = "fentry handle_mm_fault";
-
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why there can be no probes at all. The messages carry their causes.
@@ -59,6 +56,8 @@ pub struct Probes {
     /// `migrate_reason` of the running kernel.
     reasons: Vec<(String, u32)>,
     logger: EbpfLogger<&'static dyn log::Log>,
+    /// Whether the beginning of faults can be seen here.
+    can_time: bool,
     timing: Option<attach::Momentary>,
     /// Holds the programs and their attachments.
     ebpf: Ebpf,
@@ -101,8 +100,12 @@ impl Probes {
             })
             .collect();
         detach_halves(&mut ebpf, &hooks, &mut verdicts);
+        let can_time = hooks
+            .iter()
+            .zip(&verdicts)
+            .any(|(hook, verdict)| hook.is_momentary() && verdict.state == HookState::Attached);
         let reasons = reasons(&btf);
-        Ok(Self { verdicts, maps, reasons, logger, timing: None, ebpf })
+        Ok(Self { verdicts, maps, reasons, logger, can_time, timing: None, ebpf })
     }
 
     /// One for each hook that we know of.
@@ -127,11 +130,7 @@ impl Probes {
 
     /// From here on the duration of every fault is taken, which costs each of them.
     pub fn time_faults(&mut self) {
-        let can = self
-            .verdicts
-            .iter()
-            .any(|verdict| verdict.hook == FAULT_BEGINNING && verdict.state == HookState::Attached);
-        if can && self.timing.is_none() {
+        if self.can_time && self.timing.is_none() {
             self.maps.forget_timed();
             self.timing = attach::momentarily(&mut self.ebpf);
             self.maps.set_timing(self.timing.is_some());

@@ -43,9 +43,7 @@ impl Hook {
             Kind::CpuClock => "perf cpu-clock".to_owned(),
         }
     }
-}
 
-impl Hook {
     /// Of a hook at a call's beginning, the position of the one at its end.
     pub(super) fn ended_by(&self, hooks: &[Self]) -> Option<usize> {
         let (kind, function) = match (self.kind, self.function) {
