@@ -36,7 +36,7 @@ const PATIENCE: u64 = 120_000_000_000;
 const TICK_SECONDS: f64 = 1.0;
 /// Families shown, as Prometheus would scrape them.
 const SHOWN: [&str; 4] = [
-    "migrate_migration_duration_seconds_count{reason=\"syscall\"",
+    "migrate_migration_duration_seconds_count{reason=\"own\"",
     "migrate_move_pages_total{from_node=\"0\",to_node=\"1\"",
     "migrate_move_seconds_total{from_node=\"0\",to_node=\"1\"",
     "migrate_cgroup_remote_ratio{",

@@ -4,7 +4,7 @@
 //! sides are built by different compilers for different targets.
 #![no_std]
 
-/// Slots of [`Latency::buckets`]: slot `i` counts calls of `[2^i, 2^(i+1))` ns.
+/// Slots of [`Durations::buckets`]: slot `i` counts calls of `[2^i, 2^(i+1))` ns.
 pub const BUCKETS: usize = 40;
 
 /// `enum migrate_reason` has 11 values on 7.3; what is beyond lands in the last slot.
@@ -139,23 +139,19 @@ pub struct MigrationTotals {
     pub nanos: u64,
 }
 
-/// Durations of everybody's `migrate_pages()` calls for one reason.
+/// How often something happened and how long it took.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Latency {
+pub struct Durations {
     pub calls: u64,
-    pub moved: u64,
-    pub failed: u64,
     pub nanos: u64,
     pub buckets: [u64; BUCKETS],
 }
 
-impl Latency {
+impl Durations {
     /// Adds the calls of another source.
     pub fn add(&mut self, more: &Self) {
         self.calls += more.calls;
-        self.moved += more.moved;
-        self.failed += more.failed;
         self.nanos += more.nanos;
         for (slot, more) in self.buckets.iter_mut().zip(&more.buckets) {
             *slot += more;
@@ -163,11 +159,53 @@ impl Latency {
     }
 }
 
-impl Default for Latency {
+impl Default for Durations {
     fn default() -> Self {
-        Self { calls: 0, moved: 0, failed: 0, nanos: 0, buckets: [0; BUCKETS] }
+        Self { calls: 0, nanos: 0, buckets: [0; BUCKETS] }
     }
 }
+
+/// Everybody's `migrate_pages()` calls of one reason.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Migrations {
+    pub durations: Durations,
+    /// 4 KiB pages; a huge page counts 512.
+    pub moved: u64,
+    pub failed: u64,
+    /// Huge pages, each once: moved whole, failed, and split on the way.
+    pub huge_moved: u64,
+    pub huge_failed: u64,
+    pub huge_split: u64,
+    /// Calls by `enum migrate_mode`: asynchronous, light, synchronous.
+    pub modes: [u64; MODES],
+}
+
+impl Migrations {
+    /// Adds the calls of another source.
+    pub fn add(&mut self, more: &Self) {
+        self.durations.add(&more.durations);
+        self.moved += more.moved;
+        self.failed += more.failed;
+        self.huge_moved += more.huge_moved;
+        self.huge_failed += more.huge_failed;
+        self.huge_split += more.huge_split;
+        for (calls, more) in self.modes.iter_mut().zip(&more.modes) {
+            *calls += more;
+        }
+    }
+}
+
+/// `enum migrate_mode` has 4 values until 6.1 and 3 from 6.12; none of ours is beyond.
+pub const MODES: usize = 4;
+
+/// Reasons of migrations: the kernel's reasons, and two into which we split what it calls a
+/// system call. Slots of the `BY_REASON` array.
+pub const ALL_REASONS: u32 = REASONS + 2;
+/// A move of ours.
+pub const REASON_OWN: u32 = REASONS;
+/// A cpuset that changed its nodes: no system call of the process, though the kernel says so.
+pub const REASON_CPUSET: u32 = REASONS + 1;
 
 /// Ways to drain the per-CPU LRU caches: slots of the `DRAINS` array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,14 +267,16 @@ const _: () = {
     assert!(size_of::<HintKey>() == 8);
     assert!(size_of::<MigrationKey>() == 8);
     assert!(size_of::<MigrationTotals>() == 32);
-    assert!(size_of::<Latency>() == 32 + 8 * BUCKETS);
+    assert!(size_of::<Durations>() == 16 + 8 * BUCKETS);
+    assert!(size_of::<Migrations>() == 16 + 8 * BUCKETS + 8 * (5 + MODES));
     assert!(size_of::<OwnMove>() == 48);
 };
 
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        CpuKey, HintKey, Latency, MigrationKey, MigrationTotals, OwnMove, Running, TaskCounters,
+        CpuKey, Durations, HintKey, MigrationKey, MigrationTotals, Migrations, OwnMove, Running,
+        TaskCounters,
     };
 
     macro_rules! plain {
@@ -245,5 +285,15 @@ mod user {
             unsafe impl aya::Pod for $type {}
         )*};
     }
-    plain!(TaskCounters, Running, CpuKey, HintKey, MigrationKey, MigrationTotals, Latency, OwnMove);
+    plain!(
+        TaskCounters,
+        Running,
+        CpuKey,
+        HintKey,
+        MigrationKey,
+        MigrationTotals,
+        Migrations,
+        Durations,
+        OwnMove
+    );
 }

@@ -11,7 +11,7 @@ mod histogram;
 
 use std::collections::BTreeMap;
 
-use migrate_common::Latency;
+use migrate_common::Durations;
 use prometheus::TextEncoder;
 use prometheus::proto;
 
@@ -74,7 +74,7 @@ struct Rows(BTreeMap<Vec<String>, Value>);
 
 enum Value {
     Number(f64),
-    Calls(Box<Latency>),
+    Calls(Box<Durations>),
 }
 
 impl Rows {
@@ -88,7 +88,7 @@ impl Rows {
         self.join(labels, value, f64::max);
     }
 
-    fn calls(&mut self, labels: [&str; 1], calls: &Latency) {
+    fn calls(&mut self, labels: [&str; 1], calls: &Durations) {
         let key = labels.map(label).into();
         match self.0.get_mut(&key) {
             Some(Value::Calls(sum)) => sum.add(calls),

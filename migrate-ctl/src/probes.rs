@@ -9,7 +9,7 @@ use std::fs;
 
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use migrate_common::REASONS;
+use migrate_common::{REASON_CPUSET, REASON_OWN, REASONS};
 
 use crate::btf::{Btf, BtfError};
 use crate::model::NodeId;
@@ -32,7 +32,7 @@ pub const SIGNALS: [&str; 8] =
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why there can be no probes at all. The messages carry their causes.
+/// Why there can be no probes at all. The messages carry their reasons.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbesError {
     #[error("this binary has no probes inside; build it with `cargo xtask build`")]
@@ -53,7 +53,7 @@ pub enum ProbesError {
 pub struct Probes {
     verdicts: Vec<HookVerdict>,
     maps: Maps,
-    /// `migrate_reason` of the running kernel.
+    /// Reasons of migrations: `migrate_reason` of the running kernel, and ours.
     reasons: Vec<(String, u32)>,
     logger: EbpfLogger<&'static dyn log::Log>,
     /// Whether the beginning of faults can be seen here.
@@ -187,9 +187,11 @@ fn load_object(btf: &Btf, kernel: &aya::Btf) -> Result<Ebpf, ProbesError> {
 
 /// `MR_NUMA_MISPLACED` = 5 becomes (`numa_misplaced`, 5).
 fn reasons(btf: &Btf) -> Vec<(String, u32)> {
-    btf.values("migrate_reason")
-        .into_iter()
+    let reasons = btf.values("migrate_reason").into_iter();
+    let mut reasons: Vec<(String, u32)> = reasons
         .filter(|&(name, value)| name != "MR_TYPES" && value < REASONS)
         .map(|(name, value)| (name.trim_start_matches("MR_").to_ascii_lowercase(), value))
-        .collect()
+        .collect();
+    reasons.extend([("own".to_owned(), REASON_OWN), ("cpuset".to_owned(), REASON_CPUSET)]);
+    reasons
 }

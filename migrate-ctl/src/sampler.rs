@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{Counter, SAMPLE_PERIOD_NS};
+use migrate_common::{Counter, Migrations, SAMPLE_PERIOD_NS};
 
 use crate::config::Filter;
 use crate::model::{
@@ -100,8 +100,8 @@ impl Sampler {
     }
 
     /// Everybody's migrations so far, by reason.
-    pub fn migrations(&self) -> &[(String, migrate_common::Latency)] {
-        &self.last.latency
+    pub fn migrations(&self) -> &[(String, Migrations)] {
+        &self.last.reasons
     }
 
     /// Its pages have moved: what we remember of them is no longer true.

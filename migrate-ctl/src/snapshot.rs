@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use migrate_common::{DRAIN_KINDS, FAULT_KINDS, LOST_SLOTS, Latency, TaskCounters};
+use migrate_common::{DRAIN_KINDS, Durations, FAULT_KINDS, LOST_SLOTS, Migrations, TaskCounters};
 
 use crate::ledger::Ledger;
 use crate::model::{Nanos, NodeId, NodeVec, Source};
@@ -17,8 +17,8 @@ pub struct Snapshot {
     /// Kernel numbers of the nodes, by position.
     pub nodes: NodeVec<NodeId>,
     pub totals: Totals,
-    /// Everybody's migrations: reason as the running kernel names it, and durations.
-    pub migrations: Vec<(String, Latency)>,
+    /// Everybody's migrations by reason: a reason as the running kernel names it, or ours.
+    pub migrations: Vec<(String, Migrations)>,
     pub probes: Vec<HookVerdict>,
     pub ledger: Ledger,
     /// The busiest cgroups by what remote memory costs them, bounded, most first.
@@ -33,9 +33,9 @@ pub struct Snapshot {
 pub struct Totals {
     pub counters: TaskCounters,
     /// By `migrate_common::FaultKind`: the faults that were timed.
-    pub fault_time: [Latency; FAULT_KINDS as usize],
+    pub fault_time: [Durations; FAULT_KINDS as usize],
     /// By `migrate_common::Drain`.
-    pub drains: [Latency; DRAIN_KINDS as usize],
+    pub drains: [Durations; DRAIN_KINDS as usize],
     /// `hints[cpu node][memory node]`: NUMA-hint faults.
     pub hints: NodeVec<NodeVec<u64>>,
     /// CPU time by node; sampled, or from /proc where sampling is refused.

@@ -5,10 +5,10 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fentry, fexit, map};
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
-use migrate_common::{DRAIN_KINDS, Drain, Latency, Lost, MAX_CALLERS};
+use migrate_common::{DRAIN_KINDS, Drain, Durations, Lost, MAX_CALLERS};
 
 use crate::slot::Slot;
-use crate::{kernel, latency, lost};
+use crate::{durations, kernel, lost};
 
 /// Thread → when its drain began, ns. Written here only. Full: that drain is not counted, and
 /// counts as lost.
@@ -17,7 +17,7 @@ static DRAINING: HashMap<u32, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
 
 /// By [`Drain`]. Written here, read by the controller; cannot be full.
 #[map]
-static DRAINS: PerCpuArray<Latency> = PerCpuArray::with_max_entries(DRAIN_KINDS, 0);
+static DRAINS: PerCpuArray<Durations> = PerCpuArray::with_max_entries(DRAIN_KINDS, 0);
 
 /// `void lru_cache_disable(void)`: what every migration that a system call asks for begins with.
 /// Checked on 6.1, 6.12, 7.3.
@@ -55,8 +55,8 @@ fn ended(kind: Drain) -> i32 {
     let Some(began) = Slot::find(&DRAINING, &thread) else { return 0 };
     let nanos = kernel::now().saturating_sub(began.read());
     let _ = DRAINING.remove(thread);
-    if let Some(latency) = DRAINS.get_ptr_mut(kind as u32) {
-        latency::add(latency, nanos);
+    if let Some(durations) = DRAINS.get_ptr_mut(kind as u32) {
+        durations::add(durations, nanos);
     }
     0
 }

@@ -4,9 +4,9 @@
 use aya_ebpf::macros::{fentry, fexit, map};
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
-use migrate_common::{Counter, FAULT_KINDS, FaultKind, Latency, MAX_CALLERS};
+use migrate_common::{Counter, Durations, FAULT_KINDS, FaultKind, MAX_CALLERS};
 
-use crate::{kernel, latency, tasks, waits};
+use crate::{durations, kernel, tasks, waits};
 
 /// `enum vm_fault_reason`: the same bits on all kernels.
 const MAJOR: u32 = 0x4;
@@ -27,7 +27,7 @@ static TIMED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(MAX_CALLERS, 0
 
 /// By [`FaultKind`]. Written here, read by the controller; cannot be full.
 #[map]
-static FAULT_TIME: PerCpuArray<Latency> = PerCpuArray::with_max_entries(FAULT_KINDS, 0);
+static FAULT_TIME: PerCpuArray<Durations> = PerCpuArray::with_max_entries(FAULT_KINDS, 0);
 
 /// `vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long address,
 /// unsigned int flags, struct pt_regs *regs)`. Checked on 6.1, 6.12, 7.3.
@@ -68,8 +68,8 @@ fn timed(thread: u32, kind: FaultKind) {
     // SAFETY: the value is copied at once; a thread's slot is its own.
     let Some(began) = (unsafe { TIMED.get(thread) }).copied() else { return };
     let _ = TIMED.remove(thread);
-    if let Some(latency) = FAULT_TIME.get_ptr_mut(kind as u32) {
-        latency::add(latency, kernel::now().saturating_sub(began));
+    if let Some(durations) = FAULT_TIME.get_ptr_mut(kind as u32) {
+        durations::add(durations, kernel::now().saturating_sub(began));
     }
 }
 

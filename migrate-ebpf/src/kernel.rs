@@ -1,7 +1,9 @@
 //! Fields of the running kernel's structs, at offsets that the loader found in its BTF.
 
 use aya_ebpf::Global;
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel,
+};
 
 /// Byte offset of a field; 0: this kernel has none (none of the fields we read stands first).
 pub(crate) type Offset = Global<u32>;
@@ -36,4 +38,17 @@ pub(crate) fn field<T>(of: *const u8, offset: &Offset) -> Option<T> {
 pub(crate) fn read<T>(from: *const T) -> Option<T> {
     // SAFETY: the helper checks the address itself and fails where there is nothing to read.
     unsafe { bpf_probe_read_kernel(from) }.ok()
+}
+
+#[unsafe(no_mangle)]
+static TASK_FLAGS: Offset = Offset::new(0);
+
+/// `PF_KTHREAD` of include/linux/sched.h.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Whether the calling thread has no process of its own.
+pub(crate) fn is_kernel_thread() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    field::<u32>(task, &TASK_FLAGS).is_some_and(|flags| flags & KERNEL_THREAD != 0)
 }

@@ -9,8 +9,8 @@
 #![feature(asm_experimental_arch)]
 
 mod charge;
+mod durations;
 mod kernel;
-mod latency;
 mod lost;
 mod slot;
 mod tasks;

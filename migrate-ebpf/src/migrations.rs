@@ -9,19 +9,20 @@ use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_ebpf::{EbpfContext, Global};
 use migrate_common::{
-    Latency, Lost, MAX_CALLERS, MAX_TASKS, MigrationKey, MigrationTotals, OwnMove, REASONS,
+    ALL_REASONS, Lost, MAX_CALLERS, MAX_TASKS, MODES, MigrationKey, MigrationTotals, Migrations,
+    OwnMove, REASON_CPUSET, REASON_OWN, REASONS,
 };
 
-use crate::slot::Slot;
-use crate::{charge, kernel, latency, lost};
+use crate::slot::{self, Slot};
+use crate::{charge, durations, kernel, lost};
 
 /// Written here, read and cleared of exited processes by the controller. Full: counted as lost.
 #[map]
 static MIGRATIONS: HashMap<MigrationKey, MigrationTotals> = HashMap::with_max_entries(MAX_TASKS, 0);
 
-/// By `enum migrate_reason`. Written here, read by the controller; cannot be full.
+/// By reason. Written here, read by the controller; cannot be full.
 #[map]
-static LATENCY: PerCpuArray<Latency> = PerCpuArray::with_max_entries(REASONS, 0);
+static BY_REASON: PerCpuArray<Migrations> = PerCpuArray::with_max_entries(ALL_REASONS, 0);
 
 /// When a call began, ns. Written here only. Full: that call has no duration, and counts as lost.
 #[map]
@@ -43,6 +44,10 @@ struct BeganKey {
 struct Call {
     moved: u64,
     failed: u64,
+    huge_moved: u64,
+    huge_failed: u64,
+    huge_split: u64,
+    mode: u32,
     reason: u32,
     /// None: it began before the probes.
     nanos: Option<u64>,
@@ -62,42 +67,71 @@ fn mm_migrate_pages_start(ctx: BtfTracePointContext) -> i32 {
 /// Checked on 6.1.
 #[btf_tracepoint(function = "mm_migrate_pages")]
 fn mm_migrate_pages_7(ctx: BtfTracePointContext) -> i32 {
-    ended(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(6));
-    0
+    ended(&ctx, call(&ctx, ctx.arg(5), ctx.arg(6)))
 }
 
 /// The same with `large_folio_split` before `mode`. Checked on 6.12, 7.3.
 #[btf_tracepoint(function = "mm_migrate_pages")]
 fn mm_migrate_pages_8(ctx: BtfTracePointContext) -> i32 {
-    ended(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(7));
-    0
+    ended(&ctx, call(&ctx, ctx.arg(6), ctx.arg(7)))
 }
 
-fn ended(ctx: &impl EbpfContext, moved: u64, failed: u64, reason: u32) {
+// Inlined, like what takes it: 6.1's verifier does not let a function read the half of a value that
+// its caller left unwritten.
+#[inline(always)]
+fn call(ctx: &BtfTracePointContext, mode: u32, reason: u32) -> Call {
     let key = BeganKey { thread: kernel::current().id, reason };
     let began = Slot::find(&BEGAN, &key).map(|began| began.read());
     let _ = BEGAN.remove(key);
-    let nanos = began.map(|began| kernel::now().saturating_sub(began));
-    let call = Call { moved, failed, reason: reason.min(REASONS - 1), nanos };
-    add_latency(&call);
-    let payer = if reason == REASON_SYSCALL.load() { charge::target() } else { charge::caller() };
+    Call {
+        moved: ctx.arg(0),
+        failed: ctx.arg(1),
+        huge_moved: ctx.arg(2),
+        huge_failed: ctx.arg(3),
+        huge_split: ctx.arg(4),
+        mode,
+        reason: reason.min(REASONS - 1),
+        nanos: began.map(|began| kernel::now().saturating_sub(began)),
+    }
+}
+
+#[inline(always)]
+fn ended(ctx: &impl EbpfContext, call: Call) -> i32 {
+    let asked = call.reason == REASON_SYSCALL.load();
+    let payer = if asked { charge::target() } else { charge::caller() };
+    let reason = match &payer.own {
+        Some(_) => REASON_OWN,
+        None if asked && kernel::is_kernel_thread() => REASON_CPUSET,
+        None => call.reason,
+    };
+    add_to_reason(&call, reason);
     add_totals(ctx, &call, payer.tgid, payer.own.is_some());
     if let Some(own) = payer.own {
-        own.add(offset_of!(OwnMove, moved), moved);
-        own.add(offset_of!(OwnMove, failed), failed);
+        own.add(offset_of!(OwnMove, moved), call.moved);
+        own.add(offset_of!(OwnMove, failed), call.failed);
+    }
+    0
+}
+
+#[inline(always)]
+fn add_to_reason(call: &Call, reason: u32) {
+    let Some(sums) = BY_REASON.get_ptr_mut(reason) else { return };
+    let add = |field, value| slot::add(sums.wrapping_byte_add(field).cast(), value);
+    add(offset_of!(Migrations, moved), call.moved);
+    add(offset_of!(Migrations, failed), call.failed);
+    add(offset_of!(Migrations, huge_moved), call.huge_moved);
+    add(offset_of!(Migrations, huge_failed), call.huge_failed);
+    add(offset_of!(Migrations, huge_split), call.huge_split);
+    let mode = (call.mode as usize).min(MODES - 1);
+    add(offset_of!(Migrations, modes) + mode * size_of::<u64>(), 1);
+    let durations = sums.wrapping_byte_add(offset_of!(Migrations, durations)).cast();
+    match call.nanos {
+        Some(nanos) => durations::add(durations, nanos),
+        None => durations::add_untimed(durations),
     }
 }
 
-fn add_latency(call: &Call) {
-    let Some(latency) = LATENCY.get_ptr_mut(call.reason) else { return };
-    latency::add_to(latency, offset_of!(Latency, calls), 1);
-    latency::add_to(latency, offset_of!(Latency, moved), call.moved);
-    latency::add_to(latency, offset_of!(Latency, failed), call.failed);
-    if let Some(nanos) = call.nanos {
-        latency::add_time(latency, nanos);
-    }
-}
-
+#[inline(always)]
 fn add_totals(ctx: &impl EbpfContext, call: &Call, tgid: u32, own: bool) {
     #[expect(clippy::cast_possible_truncation, reason = "below REASONS")]
     let key = MigrationKey { tgid, reason: call.reason as u16, own: u16::from(own) };

@@ -1,6 +1,6 @@
 //! How do the kernel's log2 slots become a Prometheus histogram?
 
-use migrate_common::{BUCKETS, Latency};
+use migrate_common::{BUCKETS, Durations};
 use prometheus::proto;
 
 /// Upper bounds as powers of two in nanoseconds: 4.1 µs to 69 s by factors of four.
@@ -17,7 +17,7 @@ const _: () = assert!(BOUNDS[BOUNDS.len() - 1] < BUCKETS);
 /// read, and a histogram whose parts disagree is an invalid one. A slot holds
 /// what is below its end, a bucket what is at most its bound; a call of
 /// exactly 2^n ns is the one case in which that differs.
-pub(super) fn classic(calls: &Latency) -> proto::Histogram {
+pub(super) fn classic(calls: &Durations) -> proto::Histogram {
     let mut histogram = proto::Histogram::default();
     histogram.set_sample_count(calls.buckets.iter().sum());
     histogram.set_sample_sum(calls.nanos as f64 / 1e9);
@@ -25,7 +25,7 @@ pub(super) fn classic(calls: &Latency) -> proto::Histogram {
     histogram
 }
 
-fn bucket(calls: &Latency, power: usize) -> proto::Bucket {
+fn bucket(calls: &Durations, power: usize) -> proto::Bucket {
     let mut bucket = proto::Bucket::default();
     bucket.set_upper_bound((1_u64 << power) as f64 / 1e9);
     bucket.set_cumulative_count(calls.buckets[..power].iter().sum());

@@ -237,12 +237,12 @@ pub static METRICS: &[Metric] = &[
         name: "migrate_migration_duration_seconds",
         kind: Kind::Histogram,
         unit: "seconds",
-        help: "Duration of the kernel's page migrations, whoever asked, by its reason.",
+        help: "Duration of the kernel's page migrations by reason: the kernel's own, but for our moves (own) and cpusets (cpuset).",
         labels: &["reason"],
         empty_when: None,
         read: |s, rows| {
             for (reason, calls) in &s.migrations {
-                rows.calls([reason], calls);
+                rows.calls([reason], &calls.durations);
             }
         },
     },
@@ -269,6 +269,36 @@ pub static METRICS: &[Metric] = &[
         read: |s, rows| {
             for (reason, calls) in &s.migrations {
                 rows.add([reason], calls.failed as f64);
+            }
+        },
+    },
+    Metric {
+        name: "migrate_migration_huge_pages_total",
+        kind: Kind::Counter,
+        unit: "pages",
+        help: "Huge pages that the kernel migrated whole, could not migrate, or split on the way.",
+        labels: &["reason", "result"],
+        empty_when: Some("no huge page was migrated"),
+        read: |s, rows| {
+            for (reason, calls) in &s.migrations {
+                rows.add([reason, "moved"], calls.huge_moved as f64);
+                rows.add([reason, "failed"], calls.huge_failed as f64);
+                rows.add([reason, "split"], calls.huge_split as f64);
+            }
+        },
+    },
+    Metric {
+        name: "migrate_migration_calls_total",
+        kind: Kind::Counter,
+        unit: "calls",
+        help: "The kernel's page migrations by how long they may wait for a page.",
+        labels: &["reason", "mode"],
+        empty_when: None,
+        read: |s, rows| {
+            for (reason, calls) in &s.migrations {
+                for (mode, count) in MODES.iter().zip(&calls.modes) {
+                    rows.add([reason, mode], *count as f64);
+                }
             }
         },
     },
@@ -403,6 +433,9 @@ pub static METRICS: &[Metric] = &[
         read: |s, rows| rows.add([], s.cost.start_time_seconds),
     },
 ];
+
+/// `enum migrate_mode`; the last is until 6.1 only.
+const MODES: [&str; migrate_common::MODES] = ["async", "sync_light", "sync", "sync_no_copy"];
 
 /// The probes' maps as the label calls them.
 const MAPS: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [

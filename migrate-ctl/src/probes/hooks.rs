@@ -57,10 +57,11 @@ impl Hook {
 
 /// Offsets and numbers of the running kernel, by the name of the global that takes them. 0: this
 /// kernel has none; the programs that cannot do without one are not chosen then.
-pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 7] {
+pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 8] {
     let offset = |structure, field| btf.offset(structure, field).unwrap_or(0);
     [
         ("MM_OWNER", offset("mm_struct", "owner")),
+        ("TASK_FLAGS", offset("task_struct", "flags")),
         ("TASK_TGID", offset("task_struct", "tgid")),
         ("TASK_MEMPOLICY", offset("task_struct", "mempolicy")),
         ("TASK_SIGNAL", offset("task_struct", "signal")),

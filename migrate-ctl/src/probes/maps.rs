@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use migrate_common::{
-    CpuKey, DRAIN_KINDS, FAULT_KINDS, HintKey, LOST_SLOTS, Latency, MAX_CPUS, MigrationKey,
-    MigrationTotals, OwnMove, Running, TaskCounters,
+    CpuKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, LOST_SLOTS, MAX_CPUS, MigrationKey,
+    MigrationTotals, Migrations, OwnMove, Running, TaskCounters,
 };
 
 use super::ProbesError;
@@ -23,12 +23,12 @@ pub struct Counts {
     pub cpu: BTreeMap<CpuKey, u64>,
     pub hints: BTreeMap<HintKey, u64>,
     pub migrations: BTreeMap<MigrationKey, MigrationTotals>,
-    /// By reason, as this kernel names it; every reason that it has.
-    pub latency: Vec<(String, Latency)>,
+    /// By reason: every reason that this kernel has, as it names it, and ours.
+    pub reasons: Vec<(String, Migrations)>,
     /// By `migrate_common::FaultKind`: those that were timed.
-    pub fault_time: [Latency; FAULT_KINDS as usize],
+    pub fault_time: [Durations; FAULT_KINDS as usize],
     /// By `migrate_common::Drain`.
-    pub drains: [Latency; DRAIN_KINDS as usize],
+    pub drains: [Durations; DRAIN_KINDS as usize],
     /// By slot of `migrate_common::Lost`.
     pub lost: [u64; LOST_SLOTS as usize],
 }
@@ -39,9 +39,9 @@ pub(super) struct Maps {
     cpu: HashMap<MapData, CpuKey, u64>,
     hints: HashMap<MapData, HintKey, u64>,
     migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
-    latency: PerCpuArray<MapData, Latency>,
-    fault_time: PerCpuArray<MapData, Latency>,
-    drains: PerCpuArray<MapData, Latency>,
+    by_reason: PerCpuArray<MapData, Migrations>,
+    fault_time: PerCpuArray<MapData, Durations>,
+    drains: PerCpuArray<MapData, Durations>,
     /// 1 while faults are timed.
     timing: Array<MapData, u32>,
     timed: HashMap<MapData, u32, u64>,
@@ -56,7 +56,7 @@ impl Maps {
             cpu: take(ebpf, "CPU_TIME")?,
             hints: take(ebpf, "HINTS")?,
             migrations: take(ebpf, "MIGRATIONS")?,
-            latency: take(ebpf, "LATENCY")?,
+            by_reason: take(ebpf, "BY_REASON")?,
             fault_time: take(ebpf, "FAULT_TIME")?,
             drains: take(ebpf, "DRAINS")?,
             timing: take(ebpf, "TIMING")?,
@@ -84,8 +84,11 @@ impl Maps {
             counts.running.entry(tgid).or_default().add(&running.counters);
         }
         for (name, reason) in reasons {
-            let latency = sum(&self.latency, *reason).map_err(at("LATENCY"))?;
-            counts.latency.push((name.clone(), latency));
+            let mut all = Migrations::default();
+            for cpu in self.by_reason.get(reason, 0).map_err(at("BY_REASON"))?.iter() {
+                all.add(cpu);
+            }
+            counts.reasons.push((name.clone(), all));
         }
         for (slot, time) in (0..).zip(&mut counts.fault_time) {
             *time = sum(&self.fault_time, slot).map_err(at("FAULT_TIME"))?;
@@ -198,8 +201,8 @@ fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<BTreeMa
 }
 
 /// Of all CPUs.
-fn sum(map: &PerCpuArray<MapData, Latency>, slot: u32) -> Result<Latency, MapError> {
-    let mut all = Latency::default();
+fn sum(map: &PerCpuArray<MapData, Durations>, slot: u32) -> Result<Durations, MapError> {
+    let mut all = Durations::default();
     for cpu in map.get(&slot, 0)?.iter() {
         all.add(cpu);
     }

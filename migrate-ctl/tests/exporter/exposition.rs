@@ -121,7 +121,7 @@ fn a_slot_of_the_kernel_falls_into_the_first_bucket_that_ends_where_it_does_or_l
 #[test]
 fn the_sum_and_the_count_of_a_duration_are_those_of_the_probes() {
     let mut snapshot = quiet(2);
-    snapshot.migrations = vec![("syscall".to_owned(), sample::latency(5, 21))];
+    snapshot.migrations = vec![("syscall".to_owned(), sample::migrations(5, 21))];
     let series = parse(&render(&snapshot));
     let value = |name: &str| series.iter().find(|s| s.name == name).map(|s| s.value);
     assert_eq!(value("migrate_migration_duration_seconds_count"), Some(5.0));
@@ -146,7 +146,7 @@ fn hostile_names_stay_inside_their_label() {
     ];
     let mut snapshot = quiet(2);
     snapshot.cgroups = hostile.iter().map(|name| sample::load(name, 0.5, 0.1)).collect();
-    snapshot.migrations = vec![(hostile[0].to_owned(), sample::latency(1, 10))];
+    snapshot.migrations = vec![(hostile[0].to_owned(), sample::migrations(1, 10))];
     let text = render(&snapshot);
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     let series = parse(&text);
@@ -173,7 +173,7 @@ fn two_cgroups_under_one_label_are_one_series() {
     snapshot.cgroups =
         vec![sample::load(&cut("1"), 0.75, 0.5), sample::load(&cut("2"), 0.25, 0.25)];
     snapshot.probes = [sample::snapshot(1).probes, sample::snapshot(1).probes].concat();
-    let syscall = ("syscall".to_owned(), sample::latency(3, 12));
+    let syscall = ("syscall".to_owned(), sample::migrations(3, 12));
     snapshot.migrations = vec![syscall.clone(), syscall];
     let series = parse(&render(&snapshot));
     let value = |name: &str| series.iter().find(|s| s.name == name).map(|s| s.value);
@@ -188,7 +188,7 @@ fn two_cgroups_under_one_label_are_one_series() {
 /// The buckets, as bound and count, of so many calls in one slot of the kernel.
 fn buckets(calls: u64, slot: usize) -> Vec<(f64, f64)> {
     let mut snapshot = quiet(2);
-    snapshot.migrations = vec![("syscall".to_owned(), sample::latency(calls, slot))];
+    snapshot.migrations = vec![("syscall".to_owned(), sample::migrations(calls, slot))];
     let series = parse(&render(&snapshot));
     let buckets = series.iter().filter(|s| s.name == "migrate_migration_duration_seconds_bucket");
     buckets.map(|s| (s.labels["le"].parse().unwrap(), s.value)).collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use migrate_common::{BUCKETS, Latency, TaskCounters};
+use migrate_common::{BUCKETS, Durations, Migrations, TaskCounters};
 use migrate_ctl::ledger::{Ledger, PairTotals};
 use migrate_ctl::model::{End, Node, NodeId, NodeVec, Reason, Source, each_node};
 use migrate_ctl::snapshot::{CgroupLoad, HookState, HookVerdict, OwnCost, Snapshot, Totals};
@@ -16,8 +16,8 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
         nodes: NodeVec::from_fn(ids.len(), |node| ids[usize::from(node.0)]),
         totals: totals(ticks),
         migrations: vec![
-            ("syscall".to_owned(), latency(ticks, 21)),
-            ("numa_misplaced".to_owned(), latency(3 * ticks, 14)),
+            ("own".to_owned(), migrations(ticks, 21)),
+            ("numa_misplaced".to_owned(), migrations(3 * ticks, 14)),
         ],
         probes: probes(),
         ledger: ledger(ticks),
@@ -39,10 +39,22 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
 }
 
 /// So many calls, all in one slot of the kernel's histogram.
-pub(crate) fn latency(calls: u64, slot: usize) -> Latency {
+pub(crate) fn durations(calls: u64, slot: usize) -> Durations {
     let mut buckets = [0; BUCKETS];
     buckets[slot] = calls;
-    Latency { calls, moved: 512 * calls, failed: 2 * calls, nanos: calls << slot, buckets }
+    Durations { calls, nanos: calls << slot, buckets }
+}
+
+pub(crate) fn migrations(calls: u64, slot: usize) -> Migrations {
+    Migrations {
+        durations: durations(calls, slot),
+        moved: 512 * calls,
+        failed: 2 * calls,
+        huge_moved: calls,
+        huge_failed: calls / 2,
+        huge_split: calls / 3,
+        modes: [calls, 0, 1, 0],
+    }
 }
 
 pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoad {
@@ -52,8 +64,8 @@ pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoa
 fn totals(ticks: u64) -> Totals {
     Totals {
         counters: TaskCounters([500, 7, 3, 1000, 1, 0, 9, 2, 4, 40_000].map(|each| each * ticks)),
-        fault_time: [latency(50 * ticks, 13), latency(ticks, 18)],
-        drains: [latency(ticks, 16), latency(2 * ticks, 15)],
+        fault_time: [durations(50 * ticks, 13), durations(ticks, 18)],
+        drains: [durations(ticks, 16), durations(2 * ticks, 15)],
         hints: NodeVec::from_fn(2, |cpu| {
             NodeVec::from_fn(2, |memory| ticks * u64::from(1 + 2 * cpu.0 + memory.0))
         }),
