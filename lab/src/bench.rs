@@ -40,15 +40,20 @@ pub(crate) fn run() -> Result<()> {
     thread::sleep(SETTLE);
     nodes::run_on(None, 0)?;
     say("none", None)?;
+    say("default", Some(&load(&[])?))?;
+    let mut everything = load(&[])?;
+    everything.time_faults();
+    say("everything", Some(&everything))?;
+    drop(everything);
     for signal in SIGNALS {
         let off: Vec<&str> = SIGNALS.into_iter().filter(|other| *other != signal).collect();
-        say(signal, Some(&off))?;
+        say(signal, Some(&load(&off)?))?;
     }
-    say("default", Some(&[]))
+    Ok(())
 }
 
-fn say(name: &str, off: Option<&[&str]>) -> Result<()> {
-    let probes = off.map(load).transpose()?;
+/// With these probes attached.
+fn say(name: &str, _attached: Option<&Probes>) -> Result<()> {
     let line = Line {
         probes: name.to_owned(),
         fault: least(faults)?,
@@ -56,15 +61,13 @@ fn say(name: &str, off: Option<&[&str]>) -> Result<()> {
         context_switches: least(context_switches)?,
         system_call: least(system_calls)?,
     };
-    drop(probes);
     test::say(&format!("BENCH {}", serde_json::to_string(&line)?));
     Ok(())
 }
 
 fn load(off: &[&str]) -> Result<Probes> {
     let topology = Topology::read(Path::new("/")).context("read the topology")?;
-    let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
-    Probes::load(off, cpus).context("load the probes")
+    Probes::load(off, &topology).context("load the probes")
 }
 
 fn least(round: fn() -> Result<u64>) -> Result<u64> {

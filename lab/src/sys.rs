@@ -101,6 +101,15 @@ impl Memory {
 
     /// Binds the mapping to one node; pages that are there already stay where they are.
     pub(crate) fn bind(&self, node: u16) -> io::Result<()> {
+        self.mbind(node, 0)
+    }
+
+    /// The same, and moves the pages that are there.
+    pub(crate) fn bind_and_move(&self, node: u16) -> io::Result<()> {
+        self.mbind(node, MOVE)
+    }
+
+    fn mbind(&self, node: u16, flags: libc::c_int) -> io::Result<()> {
         let mask = mask(node);
         // SAFETY: the range is our own mapping and the mask outlives the call.
         check(unsafe {
@@ -111,9 +120,30 @@ impl Memory {
                 libc::MPOL_BIND,
                 mask.as_ptr(),
                 MASK_BITS,
-                0,
+                flags,
             )
         })
+    }
+
+    /// Changes every page's entry: the kernel holds the lock of the address space meanwhile.
+    pub(crate) fn forbid_writing(&self) -> io::Result<()> {
+        self.protect(libc::PROT_READ)
+    }
+
+    pub(crate) fn allow_writing(&self) -> io::Result<()> {
+        self.protect(libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn protect(&self, protection: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is our own mapping; who writes to it meanwhile takes `&mut`.
+        check(unsafe { libc::mprotect(self.start.cast(), self.pages * PAGE, protection) }.into())
+    }
+
+    /// Gives one page back; it is not there any more.
+    pub(crate) fn give_back(&mut self, page: usize) -> io::Result<()> {
+        let address = self.word(page);
+        // SAFETY: a page of our own mapping, which nobody else can see while we have `&mut`.
+        check(unsafe { libc::madvise(address.cast(), PAGE, libc::MADV_DONTNEED) }.into())
     }
 
     /// Moves every page to a node with `move_pages(2)`; returns how many are there then.
@@ -211,9 +241,18 @@ pub(crate) struct Usage {
 }
 
 pub(crate) fn usage() -> Usage {
+    usage_of(libc::RUSAGE_SELF)
+}
+
+/// The same of all children that have ended and been waited for.
+pub(crate) fn usage_of_children() -> Usage {
+    usage_of(libc::RUSAGE_CHILDREN)
+}
+
+fn usage_of(whom: libc::c_int) -> Usage {
     let mut raw = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `raw` has room for the structure; the call cannot fail for RUSAGE_SELF.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, raw.as_mut_ptr()) };
+    // SAFETY: `raw` has room for the structure; the call cannot fail for one of the two.
+    unsafe { libc::getrusage(whom, raw.as_mut_ptr()) };
     // SAFETY: it was zeroed, which is valid for integers, and then filled.
     let raw = unsafe { raw.assume_init() };
     let nanos = |time: libc::timeval| {
@@ -250,6 +289,14 @@ pub(crate) fn loaded_programs() -> io::Result<Vec<u32>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Ends the calling thread and no other: the process goes on for as long as one is left.
+pub(crate) fn end_thread() -> ! {
+    // SAFETY: the call takes a number and does not return; what the thread's stack owns is left to
+    // the end of the process.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("the thread has ended")
 }
 
 /// Takes a capability from the calling process for good: neither it nor what it executes gets

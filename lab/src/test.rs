@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use migrate_ctl::model::NodeId;
 use migrate_ctl::probes::{Counts, Probes};
 use migrate_ctl::topology::Topology;
 
@@ -91,14 +90,17 @@ impl Lab {
 
     /// All probes, but those that are switched off.
     pub(crate) fn probes(&self) -> Result<Probes> {
+        self.probes_with(u32::MAX)
+    }
+
+    /// The same with so many entries in their maps.
+    pub(crate) fn probes_with(&self, most: u32) -> Result<Probes> {
         let off: Vec<&str> = match self.off {
             Some(Off::Probe(signal)) => vec![signal],
             _ => Vec::new(),
         };
         let topology = Topology::read(std::path::Path::new("/")).context("read the topology")?;
-        let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
-        let cpus: Vec<(u32, NodeId)> = cpus.collect();
-        Probes::load(&off, cpus.into_iter()).context("load the probes")
+        Probes::load_with(&off, &topology, most).context("load the probes")
     }
 
     pub(crate) fn observe(&self, words: &str) -> Result<Controller> {

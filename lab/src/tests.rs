@@ -2,13 +2,29 @@
 
 mod control;
 mod counts;
+mod faults;
 mod input;
+mod isolation;
 mod killed;
 mod machines;
+mod migrations;
+mod scans;
+mod scheduling;
 
 use crate::test::Test;
 
 pub(crate) fn all() -> impl Iterator<Item = Test> {
-    let all = [counts::TESTS, control::TESTS, killed::TESTS, machines::TESTS, input::TESTS];
+    let all = [
+        isolation::TESTS,
+        faults::TESTS,
+        migrations::TESTS,
+        scans::TESTS,
+        scheduling::TESTS,
+        counts::TESTS,
+        control::TESTS,
+        killed::TESTS,
+        machines::TESTS,
+        input::TESTS,
+    ];
     all.into_iter().flatten().map(|test| Test { ..*test })
 }

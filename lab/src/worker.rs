@@ -11,7 +11,8 @@ use crate::sys::Usage;
 /// A workload that runs. It is killed when this is dropped.
 pub(crate) struct Worker {
     child: Child,
-    input: ChildStdin,
+    /// None once it has been told to end.
+    input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
@@ -23,6 +24,11 @@ pub(crate) struct Did {
     pub(crate) pages: u64,
     /// In ns: the clock went on and the workload did not, for a second or more at a time.
     pub(crate) stood_still: u64,
+    /// In ns, where it is about that: its threads slept, and were off their CPUs.
+    #[serde(default)]
+    pub(crate) slept: u64,
+    #[serde(default)]
+    pub(crate) off_cpu: u64,
 }
 
 impl Worker {
@@ -36,7 +42,7 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("start `lab work {words}`"))?;
-        let input = child.stdin.take().context("no standard input")?;
+        let input = Some(child.stdin.take().context("no standard input")?);
         let output = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut worker = Self { child, input, output };
         let line = worker.line().with_context(|| format!("`lab work {words}`"))?;
@@ -50,9 +56,28 @@ impl Worker {
 
     /// Lets it act once and waits until it has.
     pub(crate) fn act(&mut self) -> Result<Did> {
-        writeln!(self.input, "go").context("write to the workload")?;
+        self.go()?;
+        self.done()
+    }
+
+    /// Lets it act once.
+    pub(crate) fn go(&mut self) -> Result<()> {
+        let input = self.input.as_mut().context("it was told to end")?;
+        writeln!(input, "go").context("write to the workload")
+    }
+
+    /// Waits until it has acted.
+    pub(crate) fn done(&mut self) -> Result<Did> {
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("the workload said {line:?}"))
+    }
+
+    /// Lets it end by itself.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        self.input = None;
+        let status = self.child.wait().context("wait for the workload")?;
+        ensure!(status.success(), "the workload ended with {status}");
+        Ok(())
     }
 
     pub(crate) fn kill(&mut self) {

@@ -22,10 +22,10 @@ pub const MAX_CPU_TIMES: u32 = 2 * MAX_TASKS;
 /// Processes × nodes they ran on × nodes they met memory on.
 pub const MAX_HINTS: u32 = 4 * MAX_TASKS;
 
-/// Threads that wait for pages under migration at the same time.
-pub const MAX_WAITING: u32 = 16384;
+/// Slots by number of the thread, for calls that few threads are in at a time.
+pub const STAMPS: u32 = 8192;
 
-/// Threads that migrate at the same time.
+/// Slots by number of the thread, for those that migrate. A power of two.
 pub const MAX_CALLERS: u32 = 4096;
 
 /// Threads of the controller that move at the same time.
@@ -45,24 +45,32 @@ pub enum Counter {
     /// Folios put back on their list without having moved; compaction's too, whose attempts do
     /// not count above.
     IsolationPutBack = 2,
-    /// Page faults that finished without waiting for a device.
-    FaultsMinor = 3,
-    /// Page faults that the kernel counts as major in `getrusage`.
-    FaultsMajor = 4,
+    /// Minor faults, as `getrusage` has them, of those of its threads that have exited.
+    ExitedMinor = 3,
+    /// Major faults of those of its threads that have exited.
+    ExitedMajor = 4,
     /// CPU samples that found a thread with a memory policy of its own.
     PolicySamples = 5,
-    /// Faults, among the above, that a write to a protected page made: copy on write above all.
+    /// Page faults that a write to a protected page made: copy on write above all.
     FaultsWriteProtect = 6,
-    /// Faults, among the above, on pages that were in swap.
+    /// Page faults on pages that were in swap.
     FaultsSwapIn = 7,
     /// Times that a thread met a page that was being migrated, and waited for it.
     Waits = 8,
     /// How long those waits took together, ns.
     WaitNanos = 9,
+    /// Times that a thread had to wait for the lock of its address space, mmap_lock.
+    LockWaits = 10,
+    /// How long those waits took together, ns; without what a writer spins before it sleeps.
+    LockWaitNanos = 11,
+    /// Times that the process, or a thread of it, was attached to a cgroup.
+    Attached = 12,
+    /// Times that the nodes that a thread may use changed, by its cpuset or by another one.
+    MemsChanged = 13,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: usize = 10;
+pub const COUNTERS: usize = 14;
 
 /// What one process did and had done to it since its slot was made. Key: tgid.
 #[repr(transparent)]
@@ -90,16 +98,6 @@ impl TaskCounters {
     }
 }
 
-/// What a process did on one CPU and is not in its [`TaskCounters`] yet.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct Running {
-    /// 1 while a probe works on this slot.
-    pub busy: u64,
-    pub tgid: u64,
-    pub counters: TaskCounters,
-}
-
 /// Key of CPU samples: a process and the node whose CPU it ran on.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,15 +115,22 @@ pub struct HintKey {
     pub memory_node: u16,
 }
 
+/// Key of threads that went to another node: whose, and from which node's CPUs to which.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CrossKey {
+    pub tgid: u32,
+    pub from: u16,
+    pub to: u16,
+}
+
 /// Key of migrations: the process whose pages moved, why, and who asked.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MigrationKey {
     pub tgid: u32,
-    /// `enum migrate_reason` of the running kernel.
-    pub reason: u16,
-    /// 1 when the controller itself was the caller.
-    pub own: u16,
+    /// `enum migrate_reason` of the running kernel, or one of ours.
+    pub reason: u32,
 }
 
 /// Sums over the `migrate_pages()` calls of one [`MigrationKey`].
@@ -199,13 +204,62 @@ impl Migrations {
 /// `enum migrate_mode` has 4 values until 6.1 and 3 from 6.12; none of ours is beyond.
 pub const MODES: usize = 4;
 
-/// Reasons of migrations: the kernel's reasons, and two into which we split what it calls a
-/// system call. Slots of the `BY_REASON` array.
-pub const ALL_REASONS: u32 = REASONS + 2;
+/// Why pages are migrated, or taken off their LRU: the kernel's reasons and ours.
+pub const ALL_REASONS: u32 = REASONS + 4;
 /// A move of ours.
 pub const REASON_OWN: u32 = REASONS;
 /// A cpuset that changed its nodes: no system call of the process, though the kernel says so.
 pub const REASON_CPUSET: u32 = REASONS + 1;
+/// The kernel's thread that makes huge pages; it copies and does not migrate.
+pub const REASON_KHUGEPAGED: u32 = REASONS + 2;
+/// Nothing that we know of, such as `madvise`.
+pub const REASON_OTHER: u32 = REASONS + 3;
+
+/// What happened to folios of one node for one reason.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Isolated {
+    /// Taken off their LRU list, or refused.
+    pub tried: u64,
+    pub refused: u64,
+    pub put_back: u64,
+}
+
+impl Isolated {
+    /// Adds what another CPU counted.
+    pub fn add(&mut self, more: &Self) {
+        self.tried += more.tried;
+        self.refused += more.refused;
+        self.put_back += more.put_back;
+    }
+}
+
+/// Pages of one node that were looked at and taken off the LRU lists.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    pub scanned: u64,
+    pub taken: u64,
+}
+
+impl Scanned {
+    /// Adds what another CPU counted.
+    pub fn add(&mut self, more: &Self) {
+        self.scanned += more.scanned;
+        self.taken += more.taken;
+    }
+}
+
+/// Who takes pages by the batch: the second part of a slot of the `SCANS` array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Scan {
+    Reclaim = 0,
+    Compaction = 1,
+}
+
+/// Number of [`Scan`]s.
+pub const SCAN_KINDS: u32 = 2;
 
 /// Ways to drain the per-CPU LRU caches: slots of the `DRAINS` array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,14 +309,18 @@ pub enum Lost {
     Hints = 2,
     Migrations = 3,
     Callers = 4,
+    Crossings = 5,
 }
 
 /// Number of [`Lost`] slots.
-pub const LOST_SLOTS: u32 = 5;
+pub const LOST_SLOTS: u32 = 6;
 
 const _: () = {
     assert!(size_of::<TaskCounters>() == 8 * COUNTERS);
-    assert!(size_of::<Running>() == 16 + size_of::<TaskCounters>());
+    assert!(size_of::<Isolated>() == 24);
+    assert!(size_of::<Scanned>() == 16);
+    assert!(size_of::<CrossKey>() == 8);
+    assert!(MAX_CALLERS.is_power_of_two());
     assert!(size_of::<CpuKey>() == 8);
     assert!(size_of::<HintKey>() == 8);
     assert!(size_of::<MigrationKey>() == 8);
@@ -275,8 +333,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        CpuKey, Durations, HintKey, MigrationKey, MigrationTotals, Migrations, OwnMove, Running,
-        TaskCounters,
+        CpuKey, CrossKey, Durations, HintKey, Isolated, MigrationKey, MigrationTotals, Migrations,
+        OwnMove, Scanned, TaskCounters,
     };
 
     macro_rules! plain {
@@ -287,8 +345,10 @@ mod user {
     }
     plain!(
         TaskCounters,
-        Running,
+        Isolated,
+        Scanned,
         CpuKey,
+        CrossKey,
         HintKey,
         MigrationKey,
         MigrationTotals,

@@ -51,8 +51,8 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
 mod tests {
     use super::{SHOWN, busiest};
     use crate::model::{
-        Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Forecast, Mempolicy, NodeVec, PidRef,
-        Reason, Source, Tick, Verdict,
+        Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Faults, Forecast, Mempolicy, NodeVec,
+        PidRef, Reason, Source, Tick, Verdict,
     };
 
     #[test]
@@ -95,6 +95,8 @@ mod tests {
                 comm: String::new(),
                 cgroup: cgroup.to_owned(),
                 cpu: NodeVec::filled(2, cpu),
+                faults: Faults::default(),
+                grown: 0,
                 boundness: Est::exact(0.1, Source::Prior),
                 extents: vec![ExtentObs {
                     id: extent,

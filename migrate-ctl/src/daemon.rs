@@ -161,8 +161,7 @@ impl Controller {
         let listener = http::bind(options.listen).await?;
         let topology = Topology::read(root)?;
         let off: Vec<&str> = options.without.iter().map(String::as_str).collect();
-        let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
-        let mut probes = Probes::load(&off, cpus)?;
+        let mut probes = Probes::load(&off, &topology)?;
         let hooks = probes.verdicts().to_vec();
         for hook in &hooks {
             if hook.state != HookState::Attached {
@@ -346,6 +345,8 @@ impl Controller {
             nodes: NodeVec::from_fn(tick.nodes.len(), |node| tick.nodes[node].id),
             totals: sampler.totals().clone(),
             migrations: sampler.migrations().to_vec(),
+            isolated: sampler.isolated().clone(),
+            scans: sampler.scans().to_vec(),
             probes: self.hooks.clone(),
             ledger: self.ledger.clone(),
             cgroups: cgroups::busiest(tick, decisions),

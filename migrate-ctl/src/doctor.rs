@@ -164,8 +164,7 @@ fn nodes(root: &Path, checks: &mut Vec<Check>) -> (Option<Topology>, Vec<NodeLin
 }
 
 fn hooks(topology: &Topology, checks: &mut Vec<Check>) -> Vec<HookVerdict> {
-    let cpus = topology.cpus().map(|(cpu, node)| (cpu, topology.id(node)));
-    match Probes::load(&[], cpus) {
+    match Probes::load(&[], topology) {
         Ok(probes) => {
             let hooks = probes.verdicts().to_vec();
             let attached = hooks.iter().filter(|hook| hook.state == HookState::Attached).count();

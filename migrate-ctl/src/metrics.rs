@@ -54,8 +54,7 @@ impl Kind {
 
 /// Renders every metric of the table that has a series in this snapshot.
 pub fn render(snapshot: &Snapshot) -> String {
-    let families: Vec<_> = table::METRICS
-        .iter()
+    let families: Vec<_> = table::all()
         .map(|metric| family(metric, snapshot))
         // Without a series a family has no text, and the encoder takes it for a mistake.
         .filter(|family| !family.get_metric().is_empty())

@@ -180,9 +180,31 @@ pub struct DomainObs {
     pub cgroup: String,
     /// CPU time in this tick by the node it ran on.
     pub cpu: NodeVec<Nanos>,
+    /// Page faults since it was looked at last; 0 the first time.
+    pub faults: Faults,
+    /// Pages by which its resident set has grown since then.
+    pub grown: i64,
     /// Share of the time that the same work takes on local memory which waits for memory.
     pub boundness: Est,
     pub extents: Vec<ExtentObs>,
+}
+
+/// Page faults as the kernel counts them for `getrusage`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    pub minor: u64,
+    /// Those that waited for a device.
+    pub major: u64,
+}
+
+impl Faults {
+    /// What has come since; saturating.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            minor: self.minor.saturating_sub(before.minor),
+            major: self.major.saturating_sub(before.major),
+        }
+    }
 }
 
 /// A class of a domain's memory.

@@ -9,26 +9,37 @@ use std::fs;
 
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use migrate_common::{REASON_CPUSET, REASON_OWN, REASONS};
+use migrate_common::{REASON_CPUSET, REASON_KHUGEPAGED, REASON_OTHER, REASON_OWN, REASONS};
 
 use crate::btf::{Btf, BtfError};
-use crate::model::NodeId;
 use crate::snapshot::{HookState, HookVerdict};
+use crate::topology::Topology;
 
 mod attach;
 mod hooks;
 mod maps;
 
+use attach::Timing;
 use hooks::Hook;
-use maps::Maps;
+use maps::{Maps, Sizes};
 
 pub use maps::{Counts, OwnMoves};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
 
 /// Every signal that has probes.
-pub const SIGNALS: [&str; 8] =
-    ["isolation", "faults", "hint_faults", "cpu_time", "migrations", "drains", "waits", "life"];
+pub const SIGNALS: [&str; 10] = [
+    "isolation",
+    "scans",
+    "faults",
+    "hint_faults",
+    "cpu_time",
+    "scheduling",
+    "migrations",
+    "drains",
+    "waits",
+    "life",
+];
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -56,9 +67,9 @@ pub struct Probes {
     /// Reasons of migrations: `migrate_reason` of the running kernel, and ours.
     reasons: Vec<(String, u32)>,
     logger: EbpfLogger<&'static dyn log::Log>,
-    /// Whether the beginning of faults can be seen here.
+    /// Whether the beginnings and ends of faults can be seen here.
     can_time: bool,
-    timing: Option<attach::Momentary>,
+    timing: Option<Timing>,
     /// Holds the programs and their attachments.
     ebpf: Ebpf,
 }
@@ -68,10 +79,15 @@ impl Probes {
     ///
     /// # Errors
     /// There is no BTF, or not even maps can be made. A missing hook is a verdict.
-    pub fn load(
-        off: &[&str],
-        cpus: impl Iterator<Item = (u32, NodeId)>,
-    ) -> Result<Self, ProbesError> {
+    pub fn load(off: &[&str], topology: &Topology) -> Result<Self, ProbesError> {
+        Self::load_with(off, topology, u32::MAX)
+    }
+
+    /// The same with at most so many entries, a power of two, in each map that can be full.
+    ///
+    /// # Errors
+    /// As [`Probes::load`].
+    pub fn load_with(off: &[&str], topology: &Topology, most: u32) -> Result<Self, ProbesError> {
         if OBJECT.is_empty() {
             return Err(ProbesError::NoObject);
         }
@@ -79,13 +95,12 @@ impl Probes {
         let btf = Btf::parse(blob).map_err(ProbesError::Btf)?;
         let kernel =
             aya::Btf::from_sys_fs().map_err(|error| ProbesError::NoBtf(attach::in_full(&error)))?;
-        let mut ebpf = load_object(&btf, &kernel)?;
-        let cpus: Vec<(u32, NodeId)> = cpus.collect();
-        maps::tell_nodes(&mut ebpf, &cpus)?;
+        let mut ebpf = load_object(&btf, &kernel, &maps::sizes(topology, most))?;
+        maps::tell_nodes(&mut ebpf, topology)?;
         let logger = EbpfLogger::init(&mut ebpf)
             .map_err(|error| ProbesError::Load(attach::in_full(&error)))?;
         let maps = Maps::take(&mut ebpf)?;
-        let cpus: Vec<u32> = cpus.iter().map(|&(cpu, _)| cpu).collect();
+        let cpus: Vec<u32> = topology.cpus().map(|(cpu, _)| cpu).collect();
         let hooks = hooks::all(&btf);
         let mut verdicts: Vec<HookVerdict> = hooks
             .iter()
@@ -103,7 +118,8 @@ impl Probes {
         let can_time = hooks
             .iter()
             .zip(&verdicts)
-            .any(|(hook, verdict)| hook.is_momentary() && verdict.state == HookState::Attached);
+            .filter(|(hook, _)| hook.is_momentary())
+            .all(|(_, verdict)| verdict.state == HookState::Attached);
         let reasons = reasons(&btf);
         Ok(Self { verdicts, maps, reasons, logger, can_time, timing: None, ebpf })
     }
@@ -131,20 +147,23 @@ impl Probes {
     /// From here on the duration of every fault is taken, which costs each of them.
     pub fn time_faults(&mut self) {
         if self.can_time && self.timing.is_none() {
-            self.maps.forget_timed();
-            self.timing = attach::momentarily(&mut self.ebpf);
-            self.maps.set_timing(self.timing.is_some());
+            let timing = Timing::start(&mut self.ebpf).inspect_err(|error| {
+                tracing::warn!(error = attach::in_full(error), "faults are not timed")
+            });
+            self.timing = timing.ok();
         }
     }
 
     /// Faults that have begun are still timed until [`Probes::end_timed_faults`].
     pub fn stop_timing_faults(&mut self) {
-        self.timing = None;
+        if let Some(timing) = &mut self.timing {
+            timing.begin_no_more();
+        }
     }
 
     /// No fault is timed any more.
     pub fn end_timed_faults(&mut self) {
-        self.maps.set_timing(false);
+        self.timing = None;
     }
 
     /// Frees the slots of an exited process, given what the last [`Probes::read`] saw.
@@ -175,12 +194,18 @@ fn detach_halves(ebpf: &mut Ebpf, hooks: &[Hook], verdicts: &mut [HookVerdict]) 
 }
 
 /// Makes the maps and hands the kernel's offsets to the probes.
-fn load_object(btf: &Btf, kernel: &aya::Btf) -> Result<Ebpf, ProbesError> {
+fn load_object(btf: &Btf, kernel: &aya::Btf, sizes: &Sizes) -> Result<Ebpf, ProbesError> {
     let globals = hooks::globals(btf);
+    // A slot there is found by a mask.
+    let mask = sizes.callers - 1;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(kernel));
     for (name, value) in &globals {
         loader.override_global(name, value, true);
+    }
+    loader.override_global("CALLERS_MASK", &mask, true);
+    for (map, entries) in sizes.of_maps() {
+        loader.map_max_entries(map, entries);
     }
     loader.load(OBJECT).map_err(|error| ProbesError::Load(attach::in_full(&error)))
 }
@@ -192,6 +217,12 @@ fn reasons(btf: &Btf) -> Vec<(String, u32)> {
         .filter(|&(name, value)| name != "MR_TYPES" && value < REASONS)
         .map(|(name, value)| (name.trim_start_matches("MR_").to_ascii_lowercase(), value))
         .collect();
-    reasons.extend([("own".to_owned(), REASON_OWN), ("cpuset".to_owned(), REASON_CPUSET)]);
+    let ours = [
+        ("own", REASON_OWN),
+        ("cpuset", REASON_CPUSET),
+        ("khugepaged", REASON_KHUGEPAGED),
+        ("other", REASON_OTHER),
+    ];
+    reasons.extend(ours.map(|(name, reason)| (name.to_owned(), reason)));
     reasons
 }

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::model::{NodeId, Pages, PidRef};
+use crate::model::{Faults, NodeId, Pages, PidRef};
 
 mod numa_maps;
 
@@ -47,6 +47,8 @@ pub struct Process {
     /// Resident pages of files, of shared memory and of hugetlbfs.
     pub rss_other: Pages,
     pub threads: u32,
+    /// Since it started, those of threads that have exited too.
+    pub faults: Faults,
 }
 
 /// CPU time of one thread since it started.
@@ -103,6 +105,7 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
         rss_anon: pages("RssAnon:"),
         rss_other: pages("RssFile:") + pages("RssShmem:") + pages("HugetlbPages:"),
         threads: stat.threads,
+        faults: stat.faults,
     })
 }
 
@@ -241,10 +244,33 @@ fn cgroup_path(text: &str) -> String {
     sorted.or_else(|| paths.first()).map_or_else(String::new, |path| (*path).to_owned())
 }
 
+/// Page faults of all processes so far, dead ones too, by `/proc/vmstat`. Until 6.4 the kernel
+/// counts a fault once more for each time that it is retried (`handle_mm_fault`, mm/memory.c).
+pub fn all_faults(root: &Path) -> Option<Faults> {
+    let vmstat = Vmstat::read(root)?;
+    let (all, major) = (vmstat.get("pgfault")?, vmstat.get("pgmajfault")?);
+    Some(Faults { minor: all.saturating_sub(major), major })
+}
+
+/// `/proc/vmstat` at one moment.
+pub(crate) struct Vmstat(String);
+
+impl Vmstat {
+    pub(crate) fn read(root: &Path) -> Option<Self> {
+        read_text(&root.join("proc/vmstat")).ok().map(Self)
+    }
+
+    pub(crate) fn get(&self, counter: &str) -> Option<u64> {
+        let mut lines = self.0.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(name, _)| *name == counter)?.1.trim().parse().ok()
+    }
+}
+
 /// What we use of `/proc/PID/stat` and `/proc/PID/task/TID/stat`.
 struct Stat {
     comm: String,
     flags: u64,
+    faults: Faults,
     ticks: u64,
     threads: u32,
     start: u64,
@@ -267,6 +293,7 @@ impl Stat {
         Some(Self {
             comm: String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned(),
             flags: number(9)?,
+            faults: Faults { minor: number(10)?, major: number(12)? },
             ticks: number(14)?.saturating_add(number(15)?),
             threads: u32::try_from(number(20)?).ok()?,
             start: number(22)?,

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{Counter, Migrations, SAMPLE_PERIOD_NS};
+use migrate_common::{Counter, Isolated, Migrations, SAMPLE_PERIOD_NS, SCAN_KINDS, Scanned};
 
 use crate::config::Filter;
 use crate::model::{
-    Class, DomainObs, Est, ExtentId, ExtentObs, Mempolicy, Nanos, Node, NodeId, NodeMask, NodeVec,
-    Pages, PidRef, Tick,
+    Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
+    NodeVec, Pages, PidRef, Tick,
 };
 use crate::probes::{Counts, Probes};
 use crate::procfs::Process;
@@ -46,6 +46,8 @@ pub struct Sampler {
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
     known: BTreeMap<u32, Known>,
+    /// Of each process looked at: its faults and its resident set then.
+    seen: BTreeMap<PidRef, (Faults, Pages)>,
     totals: Totals,
     ticks: u64,
     then: Nanos,
@@ -71,6 +73,7 @@ impl Sampler {
         let nodes = topology.len();
         let totals = Totals {
             hints: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
+            crossings: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
             cpu: NodeVec::filled(nodes, 0),
             ..Totals::default()
         };
@@ -83,6 +86,7 @@ impl Sampler {
             last: Counts::default(),
             threads: BTreeMap::new(),
             known: BTreeMap::new(),
+            seen: BTreeMap::new(),
             totals,
             ticks: 0,
             then: sys::boottime(),
@@ -97,6 +101,16 @@ impl Sampler {
 
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// What was taken off the LRU lists so far, by node and reason.
+    pub fn isolated(&self) -> &BTreeMap<(NodeId, String), Isolated> {
+        &self.last.isolated
+    }
+
+    /// What reclaim and compaction took off them, by node.
+    pub fn scans(&self) -> &[(NodeId, [Scanned; SCAN_KINDS as usize])] {
+        &self.last.scans
     }
 
     /// Everybody's migrations so far, by reason.
@@ -171,6 +185,13 @@ impl Sampler {
                 self.totals.hints[cpu][memory] += grown;
             }
         }
+        for (&key, &now) in &counts.crossings {
+            let grown = now.saturating_sub(self.last.crossings.get(&key).copied().unwrap_or(0));
+            let pair = (self.topology.node(NodeId(key.from)), self.topology.node(NodeId(key.to)));
+            if let (Some(from), Some(to)) = pair {
+                self.totals.crossings[from][to] += grown;
+            }
+        }
         let cpu = if self.samples_cpu() {
             self.cpu_from_samples(counts)
         } else {
@@ -180,6 +201,8 @@ impl Sampler {
             self.totals.cpu[node] += nanos;
             delta.entry(tgid).or_insert_with(blank).cpu[node] += nanos;
         }
+        // A machine without /proc/vmstat keeps what it had.
+        self.totals.faults = procfs::all_faults(&self.root).unwrap_or(self.totals.faults);
         self.totals.lost = counts.lost;
         self.totals.fault_time = counts.fault_time;
         self.totals.drains = counts.drains;
@@ -231,19 +254,19 @@ impl Sampler {
                 .chain(self.last.cpu.keys().map(|key| key.tgid))
                 .chain(self.last.hints.keys().map(|key| key.tgid))
                 .chain(self.last.migrations.keys().map(|key| key.tgid))
+                .chain(self.last.crossings.keys().map(|key| key.tgid))
                 .filter(exited)
                 .collect();
             for &tgid in &counted {
                 probes.forget(tgid, &self.last);
             }
             self.last.tasks.retain(|tgid, _| !counted.contains(tgid));
-            // What a CPU still holds of them comes again with the next reading.
-            let left = self.last.running.iter().filter(|(tgid, _)| counted.contains(tgid));
-            self.last.tasks.extend(left);
             self.last.cpu.retain(|key, _| !counted.contains(&key.tgid));
             self.last.hints.retain(|key, _| !counted.contains(&key.tgid));
             self.last.migrations.retain(|key, _| !counted.contains(&key.tgid));
+            self.last.crossings.retain(|key, _| !counted.contains(&key.tgid));
         }
+        self.seen.retain(|id, _| alive.contains(&id.pid));
         let gone: Vec<u32> = self.known.keys().copied().filter(exited).collect();
         gone.iter().filter_map(|pid| self.known.remove(pid)).map(|known| known.id).collect()
     }
@@ -294,8 +317,13 @@ impl Sampler {
                 mempolicy,
                 allowed,
             };
+            let resident = process.rss_anon + process.rss_other;
+            let (faults, before) = (self.seen.insert(id, (process.faults, resident)))
+                .unwrap_or((process.faults, resident));
             domains.push(DomainObs {
                 id,
+                faults: process.faults.since(faults),
+                grown: resident.cast_signed().saturating_sub(before.cast_signed()),
                 comm: process.comm,
                 cgroup: process.cgroup,
                 cpu: seen.cpu.clone(),

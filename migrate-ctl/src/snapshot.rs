@@ -3,12 +3,16 @@
 //! The exporter and the views read this and nothing else, so that a scrape
 //! costs the kernel nothing. Counters count from the controller's start.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use migrate_common::{DRAIN_KINDS, Durations, FAULT_KINDS, LOST_SLOTS, Migrations, TaskCounters};
+use migrate_common::{
+    DRAIN_KINDS, Durations, FAULT_KINDS, Isolated, LOST_SLOTS, Migrations, SCAN_KINDS, Scanned,
+    TaskCounters,
+};
 
 use crate::ledger::Ledger;
-use crate::model::{Nanos, NodeId, NodeVec, Source};
+use crate::model::{Faults, Nanos, NodeId, NodeVec, Source};
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -19,6 +23,10 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Everybody's migrations by reason: a reason as the running kernel names it, or ours.
     pub migrations: Vec<(String, Migrations)>,
+    /// What was taken off the LRU lists, by node and reason, where there was anything.
+    pub isolated: BTreeMap<(NodeId, String), Isolated>,
+    /// By node and `migrate_common::Scan`: what reclaim and compaction took off them.
+    pub scans: Vec<(NodeId, [Scanned; SCAN_KINDS as usize])>,
     pub probes: Vec<HookVerdict>,
     pub ledger: Ledger,
     /// The busiest cgroups by what remote memory costs them, bounded, most first.
@@ -32,12 +40,16 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     pub counters: TaskCounters,
+    /// Of all processes since the machine started.
+    pub faults: Faults,
     /// By `migrate_common::FaultKind`: the faults that were timed.
     pub fault_time: [Durations; FAULT_KINDS as usize],
     /// By `migrate_common::Drain`.
     pub drains: [Durations; DRAIN_KINDS as usize],
     /// `hints[cpu node][memory node]`: NUMA-hint faults.
     pub hints: NodeVec<NodeVec<u64>>,
+    /// `crossings[from][to]`: times that the scheduler moved a thread to another node.
+    pub crossings: NodeVec<NodeVec<u64>>,
     /// CPU time by node; sampled, or from /proc where sampling is refused.
     pub cpu: NodeVec<Nanos>,
     /// By slot of `migrate_common::Lost`.
@@ -47,7 +59,7 @@ pub struct Totals {
 /// What became of one hook on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct HookVerdict {
-    /// The signal that it feeds: `isolation`, `faults`, `hint_faults`, `cpu_time`, `migrations`, `life`.
+    /// The signal that it feeds: one of `probes::SIGNALS`.
     pub signal: &'static str,
     /// Kind and kernel name, as in `fexit folio_isolate_lru`.
     pub hook: String,

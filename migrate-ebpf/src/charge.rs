@@ -1,67 +1,169 @@
-//! Whose pages is this thread working on?
+//! Whose pages is this thread working on, and who asked for it?
 //!
 //! In a migration that a system call or a cpuset asked for, `current` is the
-//! caller. While a thread migrates another process's pages, CALLERS names that
-//! process; OWN_MOVES marks the threads that are the controller's mover.
+//! caller. From the beginning of such a call to its end CALLERS says so, and
+//! takes what is counted of it meanwhile. OWN_MOVES marks the threads that are
+//! the controller's mover.
 
-use aya_ebpf::EbpfContext;
+use core::mem::offset_of;
+
 use aya_ebpf::macros::{fentry, fexit, map};
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
-use migrate_common::{Lost, MAX_CALLERS, MAX_MOVERS, OwnMove};
+use aya_ebpf::{EbpfContext, Global};
+use migrate_common::{
+    Counter, Isolated, Lost, MAX_CALLERS, MAX_MOVERS, OwnMove, REASON_CPUSET, REASON_KHUGEPAGED,
+    REASON_OTHER, REASON_OWN,
+};
 
 use crate::kernel::{self, Offset};
-use crate::lost;
-use crate::slot::Slot;
+use crate::slot::{self, Slot};
+use crate::{isolation, lost, tasks};
 
-/// Thread → process whose pages it migrates. Written here only. Full: the caller is charged, and
-/// it is counted as lost.
+/// By the number of the thread, cut to the size: no look-up on any page's way. Written here only.
+/// Where another thread has the slot already, the caller is charged, and it is counted as lost.
 #[map]
-static CALLERS: HashMap<u32, Caller> = HashMap::with_max_entries(MAX_CALLERS, 0);
+static CALLERS: Array<Caller> = Array::with_max_entries(MAX_CALLERS, 0);
+
+/// What a thread did to pages last where no call says who asked for it. As CALLERS; the later
+/// thread has the slot.
+#[map]
+static RECENT: Array<Recent> = Array::with_max_entries(MAX_CALLERS, 0);
 
 /// Mover thread → its move. Slots are made and taken by the controller, filled by the probes.
 #[map]
 static OWN_MOVES: HashMap<u32, OwnMove> = HashMap::with_max_entries(MAX_MOVERS, 0);
 
+/// Slots of CALLERS less one, a power of two less one.
+#[unsafe(no_mangle)]
+static CALLERS_MASK: Global<u32> = Global::new(MAX_CALLERS - 1);
 #[unsafe(no_mangle)]
 static MM_OWNER: Offset = Offset::new(0);
 #[unsafe(no_mangle)]
 static TASK_TGID: Offset = Offset::new(0);
+/// `MR_SYSCALL`, `MR_MEMPOLICY_MBIND` and `MR_NUMA_MISPLACED` of `enum migrate_reason`.
+#[unsafe(no_mangle)]
+static REASON_SYSCALL: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REASON_MBIND: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REASON_HINT: Global<u32> = Global::new(0);
 
-/// What a thread that migrates is doing.
+const NOTHING: Isolated = Isolated { tried: 0, refused: 0, put_back: 0 };
+
+/// What a thread that migrates is doing, and what has been counted of it.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Caller {
+pub(crate) struct Caller {
+    /// 1 while somebody has the slot.
+    taken: u64,
+    /// Who: 0 until all else is written, and for nobody.
+    thread: u64,
     target: u32,
-    /// 1 where it does so for the controller: OWN_MOVES has more.
-    own: u32,
+    reason: u32,
+    /// Of the folios counted since they were handed over last.
+    node: u64,
+    isolated: Isolated,
 }
 
-/// Who pays for what a thread does to pages.
-pub(crate) struct Charge {
-    pub(crate) tgid: u32,
-    /// The move that the thread carries out for the controller.
-    pub(crate) own: Option<Slot<OwnMove>>,
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Recent {
+    of: u32,
+    reason: u32,
 }
 
-/// The process whose pages the calling thread migrates now; itself if nobody else's.
-pub(crate) fn target() -> Charge {
-    let current = kernel::current();
-    // One look-up for each folio of somebody else's migration, which is what the machine pays for.
-    let caller = Slot::find(&CALLERS, &current.id).map(|caller| caller.read());
-    if let Some(Caller { target, own: 0 }) = caller {
-        return Charge { tgid: target, own: None };
+/// Of the thread that holds it; valid until the program ends.
+pub(crate) struct Held(*mut Caller);
+
+impl Held {
+    #[inline(always)]
+    pub(crate) fn reason(&self) -> u32 {
+        // SAFETY: a slot of the map, all integers, written by this thread only.
+        unsafe { (*self.0).reason }
     }
-    match own_move(current.id) {
-        Some(own) => Charge { tgid: own.read().target, own: Some(own) },
-        None => Charge { tgid: current.tgid, own: None },
+
+    #[inline(always)]
+    pub(crate) fn target(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).target }
+    }
+
+    /// From here on it works on folios of this node: nearly always that of the one before.
+    #[inline(always)]
+    pub(crate) fn is_on(&self, ctx: &impl EbpfContext, node: u32) {
+        // SAFETY: as above.
+        unsafe {
+            if (*self.0).node != u64::from(node) {
+                hand_over(ctx, self.0);
+                (*self.0).node = u64::from(node);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tried(&self, refused: bool) {
+        // SAFETY: as above.
+        unsafe {
+            (*self.0).isolated.tried += 1;
+            (*self.0).isolated.refused += u64::from(refused);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn put_back(&self) {
+        // SAFETY: as above.
+        unsafe { (*self.0).isolated.put_back += 1 };
     }
 }
 
-/// The calling thread's own process, for migrations that are its own doing: AutoNUMA and mbind
-/// move its own memory, and whom compaction moves nobody says.
-pub(crate) fn caller() -> Charge {
-    Charge { tgid: kernel::current().tgid, own: None }
+/// The call that the thread is in.
+#[inline(always)]
+pub(crate) fn held(thread: u32) -> Option<Held> {
+    let caller = CALLERS.get_ptr_mut(thread & CALLERS_MASK.load())?;
+    // SAFETY: a slot of the map, all integers.
+    let holder = unsafe { (*caller).thread };
+    (holder == u64::from(thread)).then_some(Held(caller))
+}
+
+/// Who asked for what a thread does to pages outside of any call that says so.
+#[inline(always)]
+pub(crate) fn reason_of(thread: u32, ctx: &impl EbpfContext) -> u32 {
+    /// The first 16 bytes of its name, two words in the order of this machine.
+    const KHUGEPAGED: [u8; 16] = *b"khugepaged\0\0\0\0\0\0";
+    if ctx.command() == Ok(KHUGEPAGED) && kernel::is_kernel_thread() {
+        return REASON_KHUGEPAGED;
+    }
+    match RECENT.get(thread & CALLERS_MASK.load()) {
+        Some(&Recent { of, reason }) if of == thread => reason,
+        _ => REASON_OTHER,
+    }
+}
+
+/// The calling thread works for this reason until it says otherwise.
+#[inline(always)]
+pub(crate) fn remember(reason: u32) {
+    let thread = kernel::current().id;
+    if let Some(recent) = RECENT.get_ptr_mut(thread & CALLERS_MASK.load()) {
+        // SAFETY: a slot of the map; a thread that shares it may take the reason away.
+        unsafe { recent.write_volatile(Recent { of: thread, reason }) };
+    }
+}
+
+/// The calling thread met a page that the kernel's NUMA balancing may move now.
+pub(crate) fn remember_hint() {
+    remember(REASON_HINT.load());
+}
+
+/// The process of a `struct task_struct`.
+#[inline(always)]
+pub(crate) fn process_of(task: *const u8) -> Option<u32> {
+    kernel::field(task, &TASK_TGID)
+}
+
+/// The reason that the kernel gives for system calls and cpusets.
+pub(crate) fn is_asked_for(reason: u32) -> bool {
+    reason == REASON_SYSCALL.load()
 }
 
 /// The move that a thread carries out for the controller.
@@ -75,16 +177,16 @@ pub(crate) fn own_move(thread: u32) -> Option<Slot<OwnMove>> {
 fn migrate_to_node_enter(ctx: FEntryContext) -> i32 {
     // A dying mm has no owner; then the caller is charged.
     let owner = kernel::field::<*const u8>(ctx.arg(0), &MM_OWNER).filter(|owner| !owner.is_null());
-    if let Some(owner) = owner.and_then(|owner| kernel::field(owner, &TASK_TGID)) {
-        works_for(&ctx, owner);
+    if let Some(owner) = owner.and_then(process_of) {
+        let by_cpuset = kernel::is_kernel_thread();
+        begin(&ctx, owner, if by_cpuset { REASON_CPUSET } else { REASON_SYSCALL.load() });
     }
     0
 }
 
 #[fexit(function = "migrate_to_node")]
-fn migrate_to_node_leave(_ctx: FExitContext) -> i32 {
-    works_for_itself();
-    0
+fn migrate_to_node_leave(ctx: FExitContext) -> i32 {
+    end(&ctx)
 }
 
 /// `int kernel_move_pages(pid_t pid, ...)`: the pid is as the caller's namespace sees it and may be
@@ -92,14 +194,14 @@ fn migrate_to_node_leave(_ctx: FExitContext) -> i32 {
 #[fentry(function = "kernel_move_pages")]
 fn kernel_move_pages_enter(ctx: FEntryContext) -> i32 {
     let pid: u32 = ctx.arg(0);
-    works_for(&ctx, if pid == 0 { kernel::current().tgid } else { pid });
+    let target = if pid == 0 { kernel::current().tgid } else { pid };
+    begin(&ctx, target, REASON_SYSCALL.load());
     0
 }
 
 #[fexit(function = "kernel_move_pages")]
-fn kernel_move_pages_leave(_ctx: FExitContext) -> i32 {
-    works_for_itself();
-    0
+fn kernel_move_pages_leave(ctx: FExitContext) -> i32 {
+    end(&ctx)
 }
 
 /// `int security_task_movememory(struct task_struct *p)`: what both system calls ask once they have
@@ -107,25 +209,76 @@ fn kernel_move_pages_leave(_ctx: FExitContext) -> i32 {
 /// Checked on 6.1, 6.12, 7.3.
 #[fentry(function = "security_task_movememory")]
 fn security_task_movememory(ctx: FEntryContext) -> i32 {
-    let thread = kernel::current().id;
-    // Without a slot it is migrate_pages(2), which need not clear one: it has a hook of its own.
-    if Slot::find(&CALLERS, &thread).is_some()
-        && let Some(tgid) = kernel::field(ctx.arg(0), &TASK_TGID)
+    // Nobody holds a slot yet in migrate_pages(2), which has a hook of its own.
+    if let Some(caller) = held(kernel::current().id)
+        && let Some(tgid) = process_of(ctx.arg(0))
     {
-        works_for(&ctx, tgid);
+        // SAFETY: this thread's slot.
+        unsafe { (*caller.0).target = tgid };
     }
     0
 }
 
-fn works_for(ctx: &impl EbpfContext, target: u32) {
+/// `long kernel_mbind(unsigned long start, unsigned long len, ...)`. Checked on 6.1, 6.12, 7.3.
+#[fentry(function = "kernel_mbind")]
+fn kernel_mbind_enter(ctx: FEntryContext) -> i32 {
+    begin(&ctx, kernel::current().tgid, REASON_MBIND.load());
+    0
+}
+
+#[fexit(function = "kernel_mbind")]
+fn kernel_mbind_leave(ctx: FExitContext) -> i32 {
+    end(&ctx)
+}
+
+fn begin(ctx: &impl EbpfContext, target: u32, reason: u32) {
     let thread = kernel::current().id;
-    let caller = Caller { target, own: u32::from(own_move(thread).is_some()) };
-    if CALLERS.insert(thread, caller, 0).is_err() {
-        lost::count(ctx, Lost::Callers, 1);
+    let Some(caller) = CALLERS.get_ptr_mut(thread & CALLERS_MASK.load()) else { return };
+    // SAFETY: a slot of the map, all integers; it is ours once we have claimed it.
+    unsafe {
+        if !slot::claim(&raw mut (*caller).taken) && (*caller).thread != u64::from(thread) {
+            lost::count(ctx, Lost::Callers, 1);
+            return;
+        }
+        (*caller).target = target;
+        (*caller).reason = if own_move(thread).is_some() { REASON_OWN } else { reason };
+        (*caller).isolated = NOTHING;
+        (&raw mut (*caller).thread).write_volatile(u64::from(thread));
     }
 }
 
-fn works_for_itself() {
-    // Absent where the map was full.
-    let _ = CALLERS.remove(kernel::current().id);
+/// Hands over what has been counted, and the slot.
+fn end(ctx: &impl EbpfContext) -> i32 {
+    let Some(Held(caller)) = held(kernel::current().id) else { return 0 };
+    hand_over(ctx, caller);
+    // SAFETY: this thread's slot, until the last write.
+    unsafe {
+        (&raw mut (*caller).thread).write_volatile(0);
+        (&raw mut (*caller).taken).write_volatile(0);
+    }
+    0
+}
+
+/// To the process that it works for, to the node, and to the move if it is ours.
+#[inline(never)]
+fn hand_over(ctx: &impl EbpfContext, caller: *mut Caller) {
+    // SAFETY: this thread's slot.
+    let done = unsafe { caller.read() };
+    // SAFETY: as above.
+    unsafe { (*caller).isolated = NOTHING };
+    let own = if done.reason == REASON_OWN { own_move(kernel::current().id) } else { None };
+    for (counter, field, folios) in [
+        (Counter::IsolationTried, offset_of!(OwnMove, tried), done.isolated.tried),
+        (Counter::IsolationRefused, offset_of!(OwnMove, refused), done.isolated.refused),
+        (Counter::IsolationPutBack, offset_of!(OwnMove, put_back), done.isolated.put_back),
+    ] {
+        if folios != 0 {
+            tasks::add(ctx, done.target, counter, folios);
+            if let Some(own) = &own {
+                own.add(field, folios);
+            }
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a node, widened for its alignment")]
+    isolation::add(done.node as u32, done.reason, &done.isolated);
 }

@@ -31,7 +31,11 @@ const LATEST: u64 = 99;
 /// The node of the CPU that this runs on.
 pub(crate) fn current_node() -> Option<u32> {
     // SAFETY: the helper has no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
+    node_of(unsafe { bpf_get_smp_processor_id() })
+}
+
+#[inline(always)]
+pub(crate) fn node_of(cpu: u32) -> Option<u32> {
     NODE_OF_CPU.get(cpu).copied()?.checked_sub(1)
 }
 

@@ -24,6 +24,9 @@ pub(crate) fn count(ctx: &impl EbpfContext, what: Lost, events: u64) {
             Lost::CpuTime => warn!(ctx, "map CPU_TIME is full: CPU time is not counted"),
             Lost::Hints => warn!(ctx, "map HINTS is full: hint faults are not counted"),
             Lost::Migrations => warn!(ctx, "map MIGRATIONS is full: migrations are not counted"),
+            Lost::Crossings => {
+                warn!(ctx, "map CROSSINGS is full: moves of threads are not counted")
+            }
             Lost::Callers => warn!(ctx, "too many migrations at once: some are charged to callers"),
         }
     }

@@ -13,13 +13,16 @@ mod durations;
 mod kernel;
 mod lost;
 mod slot;
+mod stamps;
 mod tasks;
 
 mod isolation;
+mod scans;
 mod drains;
 mod faults;
 mod hint_faults;
 mod cpu_time;
+mod sched;
 mod migrations;
 mod waits;
 mod life;

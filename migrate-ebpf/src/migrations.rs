@@ -4,16 +4,17 @@
 
 use core::mem::offset_of;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, map};
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
-use aya_ebpf::{EbpfContext, Global};
 use migrate_common::{
-    ALL_REASONS, Lost, MAX_CALLERS, MAX_TASKS, MODES, MigrationKey, MigrationTotals, Migrations,
-    OwnMove, REASON_CPUSET, REASON_OWN, REASONS,
+    ALL_REASONS, Lost, MAX_TASKS, MODES, MigrationKey, MigrationTotals, Migrations, OwnMove,
+    REASON_OWN, REASONS,
 };
 
 use crate::slot::{self, Slot};
+use crate::stamps::{self, Stamps};
 use crate::{charge, durations, kernel, lost};
 
 /// Written here, read and cleared of exited processes by the controller. Full: counted as lost.
@@ -24,21 +25,9 @@ static MIGRATIONS: HashMap<MigrationKey, MigrationTotals> = HashMap::with_max_en
 #[map]
 static BY_REASON: PerCpuArray<Migrations> = PerCpuArray::with_max_entries(ALL_REASONS, 0);
 
-/// When a call began, ns. Written here only. Full: that call has no duration, and counts as lost.
+/// By reason: compaction may have to make room for a migration.
 #[map]
-static BEGAN: HashMap<BeganKey, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
-
-/// MR_SYSCALL of this kernel: `migrate_pages(2)`, `move_pages(2)` and cpusets.
-#[unsafe(no_mangle)]
-static REASON_SYSCALL: Global<u32> = Global::new(0);
-
-/// Calls nest: allocating the target of one may compact or demote, which migrates in turn.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct BeganKey {
-    thread: u32,
-    reason: u32,
-}
+static BEGAN: Stamps = stamps::stamps();
 
 /// What one call did.
 struct Call {
@@ -56,10 +45,7 @@ struct Call {
 /// `mm_migrate_pages_start(enum migrate_mode mode, int reason)`. Checked on 6.1, 6.12, 7.3.
 #[btf_tracepoint(function = "mm_migrate_pages_start")]
 fn mm_migrate_pages_start(ctx: BtfTracePointContext) -> i32 {
-    let key = BeganKey { thread: kernel::current().id, reason: ctx.arg(1) };
-    if BEGAN.insert(key, kernel::now(), 0).is_err() {
-        lost::count(&ctx, Lost::Callers, 1);
-    }
+    stamps::begin(&BEGAN, cut(ctx.arg(1)));
     0
 }
 
@@ -80,9 +66,7 @@ fn mm_migrate_pages_8(ctx: BtfTracePointContext) -> i32 {
 // its caller left unwritten.
 #[inline(always)]
 fn call(ctx: &BtfTracePointContext, mode: u32, reason: u32) -> Call {
-    let key = BeganKey { thread: kernel::current().id, reason };
-    let began = Slot::find(&BEGAN, &key).map(|began| began.read());
-    let _ = BEGAN.remove(key);
+    let reason = cut(reason);
     Call {
         moved: ctx.arg(0),
         failed: ctx.arg(1),
@@ -90,23 +74,31 @@ fn call(ctx: &BtfTracePointContext, mode: u32, reason: u32) -> Call {
         huge_failed: ctx.arg(3),
         huge_split: ctx.arg(4),
         mode,
-        reason: reason.min(REASONS - 1),
-        nanos: began.map(|began| kernel::now().saturating_sub(began)),
+        reason,
+        nanos: stamps::end(&BEGAN, reason),
     }
 }
 
 #[inline(always)]
 fn ended(ctx: &impl EbpfContext, call: Call) -> i32 {
-    let asked = call.reason == REASON_SYSCALL.load();
-    let payer = if asked { charge::target() } else { charge::caller() };
-    let reason = match &payer.own {
-        Some(_) => REASON_OWN,
-        None if asked && kernel::is_kernel_thread() => REASON_CPUSET,
-        None => call.reason,
+    let current = kernel::current();
+    let (tgid, reason) = match charge::held(current.id) {
+        // The kernel gives system calls and cpusets the same reason.
+        Some(caller) if charge::is_asked_for(call.reason) || call.reason == caller.reason() => {
+            (caller.target(), caller.reason())
+        }
+        // Within a call that asked for something else, as when memory is compacted for it.
+        Some(_) => (current.tgid, call.reason),
+        None => {
+            charge::remember(call.reason);
+            (current.tgid, call.reason)
+        }
     };
     add_to_reason(&call, reason);
-    add_totals(ctx, &call, payer.tgid, payer.own.is_some());
-    if let Some(own) = payer.own {
+    add_to_task(ctx, &call, tgid, reason);
+    if reason == REASON_OWN
+        && let Some(own) = charge::own_move(current.id)
+    {
         own.add(offset_of!(OwnMove, moved), call.moved);
         own.add(offset_of!(OwnMove, failed), call.failed);
     }
@@ -125,16 +117,12 @@ fn add_to_reason(call: &Call, reason: u32) {
     let mode = (call.mode as usize).min(MODES - 1);
     add(offset_of!(Migrations, modes) + mode * size_of::<u64>(), 1);
     let durations = sums.wrapping_byte_add(offset_of!(Migrations, durations)).cast();
-    match call.nanos {
-        Some(nanos) => durations::add(durations, nanos),
-        None => durations::add_untimed(durations),
-    }
+    durations::add(durations, call.nanos);
 }
 
 #[inline(always)]
-fn add_totals(ctx: &impl EbpfContext, call: &Call, tgid: u32, own: bool) {
-    #[expect(clippy::cast_possible_truncation, reason = "below REASONS")]
-    let key = MigrationKey { tgid, reason: call.reason as u16, own: u16::from(own) };
+fn add_to_task(ctx: &impl EbpfContext, call: &Call, tgid: u32, reason: u32) {
+    let key = MigrationKey { tgid, reason };
     let nothing = MigrationTotals { calls: 0, moved: 0, failed: 0, nanos: 0 };
     let Some(totals) = Slot::find_or_make(&MIGRATIONS, &key, &nothing) else {
         return lost::count(ctx, Lost::Migrations, 1);
@@ -143,4 +131,9 @@ fn add_totals(ctx: &impl EbpfContext, call: &Call, tgid: u32, own: bool) {
     totals.add(offset_of!(MigrationTotals, moved), call.moved);
     totals.add(offset_of!(MigrationTotals, failed), call.failed);
     totals.add(offset_of!(MigrationTotals, nanos), call.nanos.unwrap_or(0));
+}
+
+/// Later kernels may have more reasons than we have room for.
+fn cut(reason: u32) -> u32 {
+    reason.min(REASONS - 1)
 }

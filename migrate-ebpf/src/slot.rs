@@ -47,10 +47,10 @@ pub(crate) fn add(counter: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value) };
 }
 
-/// Writes a word in a map and returns what was there, as one step.
-pub(crate) fn swap(word: *mut u64, value: u64) -> u64 {
-    let mut value = value;
+/// Writes 1 to a word in a map, as one step; whether it was 0.
+pub(crate) fn claim(word: *mut u64) -> bool {
+    let mut value = 1_u64;
     // SAFETY: as for `add`.
     unsafe { asm!("{1} = xchg_64({0} + 0, {1})", in(reg) word, inout(reg) value) };
-    value
+    value == 0
 }

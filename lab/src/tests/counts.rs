@@ -3,139 +3,28 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use migrate_common::{
-    Counter, CpuKey, Drain, FaultKind, HintKey, MigrationKey, MigrationTotals, SAMPLE_PERIOD_NS,
-    TaskCounters,
-};
+use migrate_common::{Counter, CpuKey, Drain, HintKey, SAMPLE_PERIOD_NS, TaskCounters};
 use migrate_ctl::probes::{Counts, Probes};
 
-use crate::swap::Swap;
 use crate::sys;
 use crate::test::{Lab, Machine, Off, Test, claim, counted};
 use crate::witness::vmstat;
 use crate::worker::{Did, Worker};
 
 /// Pages of the workloads whose counts are known.
-const PAGES: u64 = 2048;
+pub(super) const PAGES: u64 = 2048;
 /// Faults and isolations that a process has besides: start-up, stack, reading a line.
-const NOISE: u64 = 24;
+pub(super) const NOISE: u64 = 24;
 
 pub(crate) const TESTS: &[Test] = &[
-    test("isolation_counts_each_page_tried", Off::Probe("isolation"), isolation_tried),
-    test("isolation_counts_refusals_of_merged_pages", Off::Probe("isolation"), isolation_refused),
-    test("isolation_counts_pinned_pages_put_back", Off::Probe("isolation"), isolation_put_back),
-    test("faults_count_minor_as_getrusage_does", Off::Probe("faults"), faults_minor),
-    test("faults_count_major_as_getrusage_does", Off::Probe("faults"), faults_major),
-    test("faults_count_writes_to_protected_pages", Off::Probe("faults"), write_protect),
-    test("faults_count_pages_that_were_in_swap", Off::Probe("faults"), swap_in),
-    test("faults_are_timed_for_a_moment", Off::Probe("faults"), fault_time),
     test("drains_are_counted_and_timed", Off::Probe("drains"), drains),
     test("threads_that_wait_for_moving_pages_are_counted", Off::Probe("waits"), waits),
     test("hint_faults_name_both_nodes", Off::Probe("hint_faults"), hint_faults),
     test("cpu_time_is_on_the_node_it_was_used_on", Off::Probe("cpu_time"), cpu_time),
-    test("migrations_are_charged_to_the_process_moved", Off::Probe("migrations"), migrations),
-    test("migrations_count_pinned_pages_as_failed", Off::Probe("migrations"), failed_migrations),
 ];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
     Test { name, machine: Machine::Two, off, run }
-}
-
-fn isolation_tried(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start(&format!("shift --node 0 --to 1 --pages {PAGES}"))?;
-    let (did, counters) = act(&mut probes, &mut worker)?;
-    near("pages that arrived, by move_pages", did.pages, PAGES, 0)?;
-    near("isolation tried", counters.get(Counter::IsolationTried), PAGES, NOISE)?;
-    near("isolation refused", counters.get(Counter::IsolationRefused), 0, NOISE)
-}
-
-fn isolation_refused(lab: &Lab) -> Result<()> {
-    const MERGED: u64 = 512;
-    let mut worker = Worker::start(&format!("ksm --pages {MERGED} --to 1"))?;
-    let mut probes = lab.probes()?;
-    let (_, counters) = act(&mut probes, &mut worker)?;
-    near("isolation refused", counters.get(Counter::IsolationRefused), MERGED, NOISE)
-}
-
-fn isolation_put_back(lab: &Lab) -> Result<()> {
-    let mut worker = Worker::start("pinned --node 0 --to 1")?;
-    let mut probes = lab.probes()?;
-    let (did, counters) = act(&mut probes, &mut worker)?;
-    near("isolation put back", counters.get(Counter::IsolationPutBack), did.pages, 4)
-}
-
-fn faults_minor(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start(&format!("touch --node 0 --pages {PAGES}"))?;
-    let (did, counters) = act(&mut probes, &mut worker)?;
-    let truth = did.after.minor - did.before.minor;
-    near("minor faults, by getrusage", truth, PAGES, NOISE)?;
-    near("minor faults", counters.get(Counter::FaultsMinor), truth, NOISE)
-}
-
-fn faults_major(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start(&format!("reread --node 0 --pages {PAGES}"))?;
-    let (did, counters) = act(&mut probes, &mut worker)?;
-    let truth = did.after.major - did.before.major;
-    anyhow::ensure!(truth >= PAGES / 2, "only {truth} of {PAGES} pages came from the disk");
-    // A fault that was only retried is a major one for 6.1's getrusage.
-    near("major faults", counters.get(Counter::FaultsMajor), truth, NOISE)
-}
-
-fn write_protect(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start(&format!("rewrite --node 0 --pages {PAGES}"))?;
-    let (did, counters) = act(&mut probes, &mut worker)?;
-    let truth = did.after.minor - did.before.minor;
-    near("minor faults, by getrusage", truth, 2 * PAGES, NOISE)?;
-    near("minor faults", counters.get(Counter::FaultsMinor), truth, NOISE)?;
-    near("write-protect faults", counters.get(Counter::FaultsWriteProtect), PAGES, NOISE)
-}
-
-fn swap_in(lab: &Lab) -> Result<()> {
-    let _swap = Swap::on()?;
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start(&format!("swap --node 0 --pages {PAGES}"))?;
-    let out = vmstat("pswpout")?;
-    let (did, counters) = act(&mut probes, &mut worker)?;
-    let out = vmstat("pswpout")? - out;
-    anyhow::ensure!(out >= PAGES, "only {out} of {PAGES} pages went to swap");
-    let swapped = counters.get(Counter::FaultsSwapIn);
-    near("swap-in faults", swapped, PAGES, NOISE)?;
-    let truth = did.after.minor + did.after.major - did.before.minor - did.before.major;
-    let all = counters.get(Counter::FaultsMinor) + counters.get(Counter::FaultsMajor);
-    near("faults", all, truth, NOISE)
-}
-
-fn fault_time(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start(&format!("touch --node 0 --pages {PAGES}"))?;
-    // A fault that begins while they are switched on is counted and not timed.
-    let minor = |counts: &Counts| counts.fault_time[FaultKind::Minor as usize];
-    let timed = |probes: &mut Probes, worker: &mut Worker| -> Result<(u64, u64, Duration)> {
-        let before = minor(&probes.read().context("read the probes")?);
-        let began = Instant::now();
-        let did = worker.act()?;
-        let passed = began.elapsed();
-        let after = minor(&probes.read().context("read the probes")?);
-        claim(did.after.minor - did.before.minor >= PAGES, || format!("{did:?}"))?;
-        Ok((after.calls - before.calls, after.nanos - before.nanos, passed))
-    };
-    let (calls, ..) = timed(&mut probes, &mut worker)?;
-    near("faults timed before", calls, 0, 0)?;
-    probes.time_faults();
-    let (calls, nanos, passed) = timed(&mut probes, &mut worker)?;
-    probes.stop_timing_faults();
-    probes.end_timed_faults();
-    claim(calls >= PAGES, || format!("{calls} of {PAGES} faults were timed"))?;
-    let passed = u64::try_from(passed.as_nanos())? * 4;
-    claim(nanos > calls * 100 && nanos < passed, || {
-        format!("{calls} faults took {nanos} ns, and four CPUs had {passed} ns")
-    })?;
-    let (calls, ..) = timed(&mut probes, &mut worker)?;
-    near("faults timed after", calls, 0, 0)
 }
 
 fn drains(lab: &Lab) -> Result<()> {
@@ -177,12 +66,17 @@ fn waits(lab: &Lab) -> Result<()> {
 }
 
 fn hint_faults(lab: &Lab) -> Result<()> {
-    const SWITCH: &str = "/proc/sys/kernel/numa_balancing";
     let mut probes = lab.probes()?;
     let mut worker = Worker::start("scan --memory 0 --cpu 1 --pages 4096")?;
+    balancing(|| hints(&mut probes, &mut worker))
+}
+
+/// Acts while the kernel balances NUMA nodes.
+pub(super) fn balancing<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    const SWITCH: &str = "/proc/sys/kernel/numa_balancing";
     let before = std::fs::read(SWITCH).with_context(|| format!("read {SWITCH}"))?;
     std::fs::write(SWITCH, "1").with_context(|| format!("write {SWITCH}"))?;
-    let result = hints(&mut probes, &mut worker);
+    let result = act();
     std::fs::write(SWITCH, before).with_context(|| format!("write {SWITCH}"))?;
     result
 }
@@ -234,52 +128,8 @@ fn cpu_time(lab: &Lab) -> Result<()> {
         .with_context(|| format!("getrusage says {millis} ms"))
 }
 
-fn migrations(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let worker = Worker::start("fill --node 0 --mib 8")?;
-    let witness = vmstat("pgmigrate_success")?;
-    let (before, after) = counted(&mut probes, || {
-        sys::migrate_all(worker.pid(), 0, 1).context("migrate_pages")?;
-        Ok(())
-    })?;
-    let truth = vmstat("pgmigrate_success")? - witness;
-    anyhow::ensure!(truth >= PAGES, "the kernel moved {truth} of {PAGES} pages");
-    let moved = moves_of(&after, worker.pid());
-    let earlier = moves_of(&before, worker.pid());
-    near("pages moved of the target", moved.moved - earlier.moved, truth, NOISE)?;
-    claim(moved.calls > earlier.calls && moved.nanos > earlier.nanos, || {
-        format!("a call without a duration: {moved:?}")
-    })?;
-    let caller = moves_of(&after, std::process::id());
-    claim(caller.moved == 0, || format!("charged to the caller: {caller:?}"))
-}
-
-fn failed_migrations(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
-    let mut worker = Worker::start("pinned --node 0 --to 1")?;
-    let witness = vmstat("pgmigrate_fail")?;
-    let did = worker.act()?;
-    let truth = vmstat("pgmigrate_fail")? - witness;
-    near("failed pages, by vmstat", truth, did.pages, 4)?;
-    let failed = moves_of(&probes.read().context("read the probes")?, worker.pid()).failed;
-    near("failed pages", failed, truth, 4)
-}
-
-fn moves_of(counts: &Counts, tgid: u32) -> MigrationTotals {
-    let mut all = MigrationTotals::default();
-    let of = |key: &&MigrationKey| key.tgid == tgid;
-    for key in counts.migrations.keys().filter(of) {
-        let one = counts.migrations[key];
-        all.calls += one.calls;
-        all.moved += one.moved;
-        all.failed += one.failed;
-        all.nanos += one.nanos;
-    }
-    all
-}
-
 /// Lets a workload act once: what it says, and what the probes counted of it meanwhile.
-fn act(probes: &mut Probes, worker: &mut Worker) -> Result<(Did, TaskCounters)> {
+pub(super) fn act(probes: &mut Probes, worker: &mut Worker) -> Result<(Did, TaskCounters)> {
     let mut did = None;
     let pid = worker.pid();
     let (before, after) = counted(probes, || {
@@ -291,7 +141,7 @@ fn act(probes: &mut Probes, worker: &mut Worker) -> Result<(Did, TaskCounters)> 
     Ok((did.context("the workload did not act")?, counters))
 }
 
-fn near(what: &str, found: u64, truth: u64, slack: u64) -> Result<()> {
+pub(super) fn near(what: &str, found: u64, truth: u64, slack: u64) -> Result<()> {
     claim(found.abs_diff(truth) <= slack, || {
         format!("{what}: {found}, not {truth} (give or take {slack})")
     })

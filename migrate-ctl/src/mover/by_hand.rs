@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{is_gone, pin};
 use crate::model::{Nanos, NodeId, NodeObs, Pages, PidRef, each_node};
-use crate::procfs::{Kind, Mapping, NumaMaps, Process, numa_maps, printable, process, read_text};
+use crate::procfs::{Kind, Mapping, NumaMaps, Process, Vmstat, numa_maps, printable, process};
 use crate::sys::{self, CapabilitySet, Errno};
 use crate::topology::Topology;
 
@@ -284,12 +284,11 @@ fn policies(maps: &NumaMaps) -> BTreeMap<String, usize> {
 }
 
 fn kernel_count(root: &Path) -> Option<KernelCount> {
-    let vmstat = read_text(&root.join("proc/vmstat")).ok()?;
-    let value = |key: &str| {
-        let mut words = vmstat.lines().filter_map(|line| line.split_once(' '));
-        words.find(|(name, _)| *name == key)?.1.trim().parse().ok()
-    };
-    Some(KernelCount { migrated: value("pgmigrate_success")?, failed: value("pgmigrate_fail")? })
+    let vmstat = Vmstat::read(root)?;
+    Some(KernelCount {
+        migrated: vmstat.get("pgmigrate_success")?,
+        failed: vmstat.get("pgmigrate_fail")?,
+    })
 }
 
 impl KernelCount {

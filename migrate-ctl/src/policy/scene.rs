@@ -2,8 +2,8 @@
 
 use crate::config::Config;
 use crate::model::{
-    Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Input, Leg, Mempolicy, Nanos, Node,
-    NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick, Verdict,
+    Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Faults, Input, Leg, Mempolicy,
+    Nanos, Node, NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick, Verdict,
 };
 use crate::policy::decide;
 use crate::table::{Table, absorb};
@@ -109,6 +109,8 @@ impl Proc {
             comm: "redis-server".into(),
             cgroup: "/jobs/a".into(),
             cpu,
+            faults: Faults::default(),
+            grown: 0,
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
         }

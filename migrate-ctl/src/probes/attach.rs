@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use aya::Ebpf;
 use aya::programs::fentry::FEntryLink;
+use aya::programs::fexit::FExitLink;
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{BtfTracePoint, FEntry, FExit, PerfEvent, ProgramError};
 use migrate_common::SAMPLE_PERIOD_NS;
@@ -59,16 +60,14 @@ fn try_attach(
             let program: &mut FEntry = program.try_into()?;
             program.load(hook.function, btf)?;
             let link = program.attach().inspect_err(|_| drop(program.unload()))?;
-            if hook.is_momentary() {
-                // That it can be attached is all that we wanted to know.
-                drop(program.take_link(link)?);
-            }
-            Ok(())
+            // That it can be attached is all that we wanted to know.
+            if hook.is_momentary() { program.detach(link) } else { Ok(()) }
         }
         Kind::FExit => {
             let program: &mut FExit = program.try_into()?;
             program.load(hook.function, btf)?;
-            program.attach().map(drop).inspect_err(|_| drop(program.unload()))
+            let link = program.attach().inspect_err(|_| drop(program.unload()))?;
+            if hook.is_momentary() { program.detach(link) } else { Ok(()) }
         }
         Kind::TracePoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
@@ -83,16 +82,29 @@ fn try_attach(
     }
 }
 
-/// Detaches when it is dropped.
-pub(super) type Momentary = FEntryLink;
+/// Both halves of what is on every fault's way. Each detaches when it is dropped.
+pub(super) struct Timing {
+    begin: Option<FEntryLink>,
+    _end: FExitLink,
+}
 
-/// Attaches the program that is not attached for good.
-pub(super) fn momentarily(ebpf: &mut Ebpf) -> Option<Momentary> {
-    let program: &mut FEntry = ebpf.program_mut("handle_mm_fault_enter")?.try_into().ok()?;
-    let attached = program.attach().and_then(|link| program.take_link(link));
-    attached
-        .inspect_err(|error| tracing::warn!(error = in_full(error), "faults are not timed"))
-        .ok()
+impl Timing {
+    /// The ends first: a beginning without one would be forgotten, not missed.
+    pub(super) fn start(ebpf: &mut Ebpf) -> Result<Self, ProgramError> {
+        let missing = || ProgramError::IOError(ErrorKind::NotFound.into());
+        let program = ebpf.program_mut("handle_mm_fault_leave").ok_or_else(missing)?;
+        let program: &mut FExit = program.try_into()?;
+        let end = program.attach().and_then(|link| program.take_link(link))?;
+        let program = ebpf.program_mut("handle_mm_fault_enter").ok_or_else(missing)?;
+        let program: &mut FEntry = program.try_into()?;
+        let begin = program.attach().and_then(|link| program.take_link(link))?;
+        Ok(Self { begin: Some(begin), _end: end })
+    }
+
+    /// No further fault is timed, but those that have begun are.
+    pub(super) fn begin_no_more(&mut self) {
+        self.begin = None;
+    }
 }
 
 /// One clock for each CPU.

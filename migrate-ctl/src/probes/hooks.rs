@@ -2,6 +2,8 @@
 //!
 //! Pure: asks BTF only. The prototypes stand above the programs themselves.
 
+use migrate_common::REASON_OTHER;
+
 use crate::btf::{Btf, Prototype, Returns};
 
 #[cfg(test)]
@@ -26,13 +28,13 @@ pub(super) struct Hook {
     pub(super) program: Result<&'static str, String>,
 }
 
-/// Its fentry is on every fault's way, so it is attached only while faults are timed.
-const FAULT_BEGINNING: &str = "handle_mm_fault";
+/// On every fault's way, so it is attached only while faults are timed.
+const EVERY_FAULT: &str = "handle_mm_fault";
 
 impl Hook {
     /// Whether the hook is attached for a moment now and then rather than for good.
     pub(super) fn is_momentary(&self) -> bool {
-        self.kind == Kind::FEntry && self.function == FAULT_BEGINNING
+        self.function == EVERY_FAULT
     }
 
     pub(super) fn name(&self) -> String {
@@ -48,6 +50,7 @@ impl Hook {
     pub(super) fn ended_by(&self, hooks: &[Self]) -> Option<usize> {
         let (kind, function) = match (self.kind, self.function) {
             (Kind::TracePoint, "mm_migrate_pages_start") => (Kind::TracePoint, "mm_migrate_pages"),
+            (Kind::TracePoint, "contention_begin") => (Kind::TracePoint, "contention_end"),
             (Kind::FEntry, function) => (Kind::FExit, function),
             (Kind::TracePoint | Kind::FExit | Kind::CpuClock, _) => return None,
         };
@@ -57,8 +60,9 @@ impl Hook {
 
 /// Offsets and numbers of the running kernel, by the name of the global that takes them. 0: this
 /// kernel has none; the programs that cannot do without one are not chosen then.
-pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 8] {
+pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 22] {
     let offset = |structure, field| btf.offset(structure, field).unwrap_or(0);
+    let reason = |name| btf.value("migrate_reason", name).unwrap_or(REASON_OTHER);
     [
         ("MM_OWNER", offset("mm_struct", "owner")),
         ("TASK_FLAGS", offset("task_struct", "flags")),
@@ -67,7 +71,21 @@ pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 8] {
         ("TASK_SIGNAL", offset("task_struct", "signal")),
         ("SIGNAL_LIVE", offset("signal_struct", "live")),
         ("NODE_SHIFT", node_shift(btf).unwrap_or(0)),
-        ("REASON_SYSCALL", btf.value("migrate_reason", "MR_SYSCALL").unwrap_or(u32::MAX)),
+        ("TASK_MIN_FLT", offset("task_struct", "min_flt")),
+        ("TASK_MAJ_FLT", offset("task_struct", "maj_flt")),
+        ("TASK_CPU", task_cpu(btf).unwrap_or(0)),
+        ("TASK_MM", offset("task_struct", "mm")),
+        ("MM_LOCK", offset("mm_struct", "mmap_lock")),
+        ("LRUVEC_PGDAT", offset("lruvec", "pgdat")),
+        ("PGDAT_NODE", offset("pglist_data", "node_id")),
+        ("CC_ZONE", offset("compact_control", "zone")),
+        ("CC_SCANNED", offset("compact_control", "total_migrate_scanned")),
+        ("CC_TAKEN", offset("compact_control", "nr_migratepages")),
+        ("ZONE_NODE", offset("zone", "node")),
+        ("LRU_FLAG", lru_flag(btf).unwrap_or(0)),
+        ("REASON_SYSCALL", reason("MR_SYSCALL")),
+        ("REASON_MBIND", reason("MR_MEMPOLICY_MBIND")),
+        ("REASON_HINT", reason("MR_NUMA_MISPLACED")),
     ]
 }
 
@@ -94,13 +112,14 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
     };
     use Kind::{FEntry, FExit};
     vec![
-        function("isolation", FExit, "folio_isolate_lru", folio_isolate_lru),
-        function("isolation", FEntry, "folio_putback_lru", |_, _| Ok("folio_putback_lru")),
-        function("faults", FExit, "handle_mm_fault", |_, prototype| {
-            handle_mm_fault(prototype, "handle_mm_fault")
-        }),
-        function("faults", FEntry, FAULT_BEGINNING, |_, prototype| {
+        function("isolation", FEntry, "folio_isolate_lru", folio_isolate_lru),
+        function("isolation", FEntry, "folio_putback_lru", folio_putback_lru),
+        tracepoint("faults", "sched_process_exit", sched_process_exit_faults),
+        function("faults", FEntry, EVERY_FAULT, |_, prototype| {
             handle_mm_fault(prototype, "handle_mm_fault_enter")
+        }),
+        function("faults", FExit, EVERY_FAULT, |_, prototype| {
+            handle_mm_fault(prototype, "handle_mm_fault_leave")
         }),
         function("faults", FExit, "do_wp_page", |_, prototype| of_fault("do_wp_page", prototype)),
         function("faults", FExit, "do_swap_page", |_, prototype| {
@@ -115,6 +134,8 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         function("migrations", FEntry, "kernel_move_pages", |_, _| Ok("kernel_move_pages_enter")),
         function("migrations", FExit, "kernel_move_pages", |_, _| Ok("kernel_move_pages_leave")),
         function("migrations", FEntry, "security_task_movememory", security_task_movememory),
+        function("migrations", FEntry, "kernel_mbind", |_, _| Ok("kernel_mbind_enter")),
+        function("migrations", FExit, "kernel_mbind", |_, _| Ok("kernel_mbind_leave")),
         function("drains", FEntry, "lru_cache_disable", |_, _| Ok("lru_cache_disable_enter")),
         function("drains", FExit, "lru_cache_disable", |_, _| Ok("lru_cache_disable_leave")),
         function("drains", FEntry, "lru_add_drain_all", |_, _| Ok("lru_add_drain_all_enter")),
@@ -127,6 +148,27 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         function("waits", FExit, "pmd_migration_entry_wait", |_, _| {
             Ok("pmd_migration_entry_wait_leave")
         }),
+        tracepoint("waits", "contention_begin", |btf, arguments| {
+            contention("contention_begin", btf, arguments)
+        }),
+        tracepoint("waits", "contention_end", |btf, arguments| {
+            contention("contention_end", btf, arguments)
+        }),
+        function("scans", FEntry, "isolate_lru_folios", isolate_lru_folios),
+        function("scans", FEntry, "isolate_folios", isolate_folios),
+        tracepoint("scans", "mm_vmscan_lru_isolate", mm_vmscan_lru_isolate),
+        function("scans", FEntry, "isolate_migratepages_block", |btf, _| {
+            compacts(btf, "isolate_migratepages_block_enter")
+        }),
+        function("scans", FExit, "isolate_migratepages_block", |btf, _| {
+            compacts(btf, "isolate_migratepages_block_leave")
+        }),
+        tracepoint("scheduling", "sched_migrate_task", sched_migrate_task),
+        tracepoint("scheduling", "cgroup_attach_task", cgroup_attach_task),
+        function("scheduling", FEntry, "cpuset_change_task_nodemask", |btf, _| {
+            needs(btf, &[("task_struct", "tgid")])?;
+            Ok("cpuset_change_task_nodemask")
+        }),
         tracepoint("life", "sched_process_exit", sched_process_exit),
     ]
 }
@@ -134,13 +176,21 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
 /// The program that fits, or why none does.
 type Fit = Result<&'static str, String>;
 
-/// The same number means the opposite: an int of 0, or a bool of 1, is a folio taken.
-fn folio_isolate_lru(_: &Btf, prototype: Prototype) -> Fit {
-    match prototype {
-        Prototype { returns: Returns::Integer, arguments: 1 } => Ok("folio_isolate_lru_int"),
-        Prototype { returns: Returns::Bool, arguments: 1 } => Ok("folio_isolate_lru_bool"),
-        other => Err(unknown("folio_isolate_lru", other)),
-    }
+/// Whether it returns `int` or `bool` does not matter: we look at the folio beforehand.
+fn folio_isolate_lru(btf: &Btf, _: Prototype) -> Fit {
+    knows_flags(btf)?;
+    lru_flag(btf).ok_or_else(|| "BTF does not say which page flag is PG_lru".to_owned())?;
+    Ok("folio_isolate_lru")
+}
+
+fn folio_putback_lru(btf: &Btf, _: Prototype) -> Fit {
+    knows_flags(btf)?;
+    Ok("folio_putback_lru")
+}
+
+/// `1 << PG_lru`.
+fn lru_flag(btf: &Btf) -> Option<u32> {
+    1_u32.checked_shl(btf.value("pageflags", "PG_lru")?)
 }
 
 /// The result is read from behind the last argument, so their number must be as we know it.
@@ -160,7 +210,12 @@ fn of_fault(function: &'static str, prototype: Prototype) -> Fit {
 }
 
 fn mpol_misplaced(btf: &Btf, _: Prototype) -> Fit {
-    let shift = node_shift(btf).map(|_| "mpol_misplaced");
+    knows_flags(btf)?;
+    Ok("mpol_misplaced")
+}
+
+fn knows_flags(btf: &Btf) -> Result<(), String> {
+    let shift = node_shift(btf).map(drop);
     shift.ok_or_else(|| "BTF does not say where page flags hold the node".to_owned())
 }
 
@@ -190,6 +245,81 @@ fn mm_migrate_pages(_: &Btf, arguments: usize) -> Fit {
     }
 }
 
+/// The lock comes first in both, and nothing else is used.
+fn contention(tracepoint: &'static str, btf: &Btf, arguments: usize) -> Fit {
+    needs(btf, &[("task_struct", "mm"), ("mm_struct", "mmap_lock")])?;
+    match arguments {
+        2 => Ok(tracepoint),
+        other => Err(format!("{tracepoint} has {other} arguments here, 2 are known")),
+    }
+}
+
+fn isolate_lru_folios(btf: &Btf, prototype: Prototype) -> Fit {
+    knows_lruvec(btf)?;
+    match prototype.arguments {
+        6 => Ok("isolate_lru_folios"),
+        _ => Err(unknown("isolate_lru_folios", prototype)),
+    }
+}
+
+/// From 6.18 the number of pages to scan comes before the lruvec.
+fn isolate_folios(btf: &Btf, prototype: Prototype) -> Fit {
+    knows_lruvec(btf)?;
+    match prototype.arguments {
+        5 => Ok("isolate_folios_0"),
+        6 | 8 => Ok("isolate_folios_1"),
+        _ => Err(unknown("isolate_folios", prototype)),
+    }
+}
+
+/// Until 6.1 there is an isolation mode between the pages taken and the list.
+fn mm_vmscan_lru_isolate(_: &Btf, arguments: usize) -> Fit {
+    match arguments {
+        7 | 8 => Ok("mm_vmscan_lru_isolate"),
+        other => Err(format!("mm_vmscan_lru_isolate has {other} arguments here, 7 or 8 are known")),
+    }
+}
+
+fn knows_lruvec(btf: &Btf) -> Result<(), String> {
+    needs(btf, &[("lruvec", "pgdat"), ("pglist_data", "node_id")])
+}
+
+fn compacts(btf: &Btf, program: &'static str) -> Fit {
+    let control = "compact_control";
+    needs(
+        btf,
+        &[
+            (control, "zone"),
+            (control, "total_migrate_scanned"),
+            (control, "nr_migratepages"),
+            ("zone", "node"),
+        ],
+    )?;
+    Ok(program)
+}
+
+fn sched_migrate_task(btf: &Btf, arguments: usize) -> Fit {
+    needs(btf, &[("task_struct", "tgid")])?;
+    task_cpu(btf).ok_or("BTF does not say where a task holds its CPU")?;
+    match arguments {
+        2 => Ok("sched_migrate_task"),
+        other => Err(format!("sched_migrate_task has {other} arguments here, 2 are known")),
+    }
+}
+
+/// In `thread_info`, which is a part of the task.
+fn task_cpu(btf: &Btf) -> Option<u32> {
+    Some(btf.offset("task_struct", "thread_info")? + btf.offset("thread_info", "cpu")?)
+}
+
+fn cgroup_attach_task(btf: &Btf, arguments: usize) -> Fit {
+    needs(btf, &[("task_struct", "tgid")])?;
+    match arguments {
+        4 => Ok("cgroup_attach_task"),
+        other => Err(format!("cgroup_attach_task has {other} arguments here, 4 are known")),
+    }
+}
+
 /// From 6.18 the tracepoint itself says whether it was the last thread.
 fn sched_process_exit(btf: &Btf, arguments: usize) -> Fit {
     match arguments {
@@ -200,6 +330,12 @@ fn sched_process_exit(btf: &Btf, arguments: usize) -> Fit {
         2 => Ok("sched_process_exit_2"),
         other => Err(format!("sched_process_exit has {other} arguments here, 1 or 2 are known")),
     }
+}
+
+/// Only what is the same everywhere: the task.
+fn sched_process_exit_faults(btf: &Btf, _: usize) -> Fit {
+    needs(btf, &[("task_struct", "min_flt"), ("task_struct", "maj_flt")])?;
+    Ok("sched_process_exit_faults")
 }
 
 fn needs(btf: &Btf, fields: &[(&str, &str)]) -> Result<(), String> {

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use migrate_common::{
-    CpuKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, LOST_SLOTS, MAX_CPUS, MigrationKey,
-    MigrationTotals, Migrations, OwnMove, Running, TaskCounters,
+    ALL_REASONS, CpuKey, CrossKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, Isolated,
+    LOST_SLOTS, MAX_CALLERS, MAX_CPU_TIMES, MAX_CPUS, MAX_HINTS, MAX_TASKS, MigrationKey,
+    MigrationTotals, Migrations, OwnMove, SCAN_KINDS, Scanned, TaskCounters,
 };
 
 use super::ProbesError;
-use crate::model::NodeId;
+use crate::model::{NodeId, each_node};
 use crate::mover::MoveCounter;
+use crate::topology::Topology;
 
 /// Everything counted since the probes were attached, but for processes forgotten since.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub tasks: BTreeMap<u32, TaskCounters>,
-    /// The part of `tasks` that is in the CPUs' own slots, where it cannot be forgotten.
-    pub running: BTreeMap<u32, TaskCounters>,
     /// Samples, one each `SAMPLE_PERIOD_NS` of CPU time.
     pub cpu: BTreeMap<CpuKey, u64>,
     pub hints: BTreeMap<HintKey, u64>,
@@ -29,22 +29,27 @@ pub struct Counts {
     pub fault_time: [Durations; FAULT_KINDS as usize],
     /// By `migrate_common::Drain`.
     pub drains: [Durations; DRAIN_KINDS as usize],
+    /// Times that a thread went to another node.
+    pub crossings: BTreeMap<CrossKey, u64>,
+    /// By node, to the highest that there is, and `migrate_common::Scan`.
+    pub scans: Vec<(NodeId, [Scanned; SCAN_KINDS as usize])>,
+    /// By node and reason, where there is anything: what was taken off the LRU lists.
+    pub isolated: BTreeMap<(NodeId, String), Isolated>,
     /// By slot of `migrate_common::Lost`.
     pub lost: [u64; LOST_SLOTS as usize],
 }
 
 pub(super) struct Maps {
     tasks: HashMap<MapData, u32, TaskCounters>,
-    running: PerCpuArray<MapData, Running>,
     cpu: HashMap<MapData, CpuKey, u64>,
     hints: HashMap<MapData, HintKey, u64>,
     migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
     by_reason: PerCpuArray<MapData, Migrations>,
     fault_time: PerCpuArray<MapData, Durations>,
     drains: PerCpuArray<MapData, Durations>,
-    /// 1 while faults are timed.
-    timing: Array<MapData, u32>,
-    timed: HashMap<MapData, u32, u64>,
+    isolated: PerCpuArray<MapData, Isolated>,
+    scans: PerCpuArray<MapData, Scanned>,
+    crossings: HashMap<MapData, CrossKey, u64>,
     lost: Array<MapData, u64>,
 }
 
@@ -52,15 +57,15 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ProbesError> {
         Ok(Self {
             tasks: take(ebpf, "TASKS")?,
-            running: take(ebpf, "RUNNING")?,
             cpu: take(ebpf, "CPU_TIME")?,
             hints: take(ebpf, "HINTS")?,
             migrations: take(ebpf, "MIGRATIONS")?,
             by_reason: take(ebpf, "BY_REASON")?,
             fault_time: take(ebpf, "FAULT_TIME")?,
             drains: take(ebpf, "DRAINS")?,
-            timing: take(ebpf, "TIMING")?,
-            timed: take(ebpf, "TIMED")?,
+            isolated: take(ebpf, "ISOLATED")?,
+            scans: take(ebpf, "SCANS")?,
+            crossings: take(ebpf, "CROSSINGS")?,
             lost: take(ebpf, "LOST")?,
         })
     }
@@ -71,18 +76,9 @@ impl Maps {
             cpu: entries(&self.cpu).map_err(at("CPU_TIME"))?,
             hints: entries(&self.hints).map_err(at("HINTS"))?,
             migrations: entries(&self.migrations).map_err(at("MIGRATIONS"))?,
+            crossings: entries(&self.crossings).map_err(at("CROSSINGS"))?,
             ..Counts::default()
         };
-        // After TASKS: what is handed over meanwhile is seen in the next reading, not twice in this.
-        for running in self.running.get(&0, 0).map_err(at("RUNNING"))?.iter() {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a tgid, widened for its alignment"
-            )]
-            let tgid = running.tgid as u32;
-            counts.tasks.entry(tgid).or_default().add(&running.counters);
-            counts.running.entry(tgid).or_default().add(&running.counters);
-        }
         for (name, reason) in reasons {
             let mut all = Migrations::default();
             for cpu in self.by_reason.get(reason, 0).map_err(at("BY_REASON"))?.iter() {
@@ -96,26 +92,32 @@ impl Maps {
         for (slot, drains) in (0..).zip(&mut counts.drains) {
             *drains = sum(&self.drains, slot).map_err(at("DRAINS"))?;
         }
+        for node in 0..self.isolated.len() / ALL_REASONS {
+            let id = NodeId(u16::try_from(node).unwrap_or(u16::MAX));
+            for (name, reason) in reasons {
+                let slot = node * ALL_REASONS + reason;
+                let mut all = Isolated::default();
+                for cpu in self.isolated.get(&slot, 0).map_err(at("ISOLATED"))?.iter() {
+                    all.add(cpu);
+                }
+                if all != Isolated::default() {
+                    counts.isolated.insert((id, name.clone()), all);
+                }
+            }
+        }
+        for node in 0..self.scans.len() / SCAN_KINDS {
+            let mut kinds = [Scanned::default(); SCAN_KINDS as usize];
+            for (slot, all) in (node * SCAN_KINDS..).zip(&mut kinds) {
+                for cpu in self.scans.get(&slot, 0).map_err(at("SCANS"))?.iter() {
+                    all.add(cpu);
+                }
+            }
+            counts.scans.push((NodeId(u16::try_from(node).unwrap_or(u16::MAX)), kinds));
+        }
         for (slot, count) in (0..).zip(&mut counts.lost) {
             *count = self.lost.get(&slot, 0).map_err(at("LOST"))?;
         }
         Ok(counts)
-    }
-
-    /// Tells the probes whether faults are timed.
-    pub(super) fn set_timing(&mut self, timing: bool) {
-        if let Err(error) = self.timing.set(0, u32::from(timing), 0) {
-            tracing::warn!(%error, "map TIMING of the probes cannot be written");
-        }
-    }
-
-    /// Frees what faults of an earlier time have left.
-    pub(super) fn forget_timed(&mut self) {
-        let left: Vec<u32> = self.timed.keys().filter_map(Result::ok).collect();
-        for thread in left {
-            // Gone already is just what we want.
-            let _ = self.timed.remove(&thread);
-        }
     }
 
     /// Frees the slots of a process that `seen` knows.
@@ -131,8 +133,13 @@ impl Maps {
         for (key, _) in seen.hints.range(first..=last) {
             let _ = self.hints.remove(key);
         }
-        let first = MigrationKey { tgid, reason: 0, own: 0 };
-        let last = MigrationKey { tgid, reason: u16::MAX, own: u16::MAX };
+        let first = CrossKey { tgid, from: 0, to: 0 };
+        let last = CrossKey { tgid, from: u16::MAX, to: u16::MAX };
+        for (key, _) in seen.crossings.range(first..=last) {
+            let _ = self.crossings.remove(key);
+        }
+        let first = MigrationKey { tgid, reason: 0 };
+        let last = MigrationKey { tgid, reason: u32::MAX };
         for (key, _) in seen.migrations.range(first..=last) {
             let _ = self.migrations.remove(key);
         }
@@ -174,15 +181,46 @@ impl MoveCounter for OwnMoves {
     }
 }
 
+/// How large the maps are made.
+pub(super) struct Sizes {
+    /// Entries at most in each map that can be full.
+    most: u32,
+    pub(super) callers: u32,
+    /// The highest node's number and one.
+    nodes: u32,
+}
+
+/// `most` is a power of two.
+pub(super) fn sizes(topology: &Topology, most: u32) -> Sizes {
+    let nodes = each_node(topology.len()).map(|node| u32::from(topology.id(node).0) + 1).max();
+    Sizes { most, callers: MAX_CALLERS.min(most), nodes: nodes.unwrap_or(1) }
+}
+
+impl Sizes {
+    pub(super) fn of_maps(&self) -> [(&'static str, u32); 9] {
+        [
+            ("TASKS", MAX_TASKS.min(self.most)),
+            ("CPU_TIME", MAX_CPU_TIMES.min(self.most)),
+            ("HINTS", MAX_HINTS.min(self.most)),
+            ("MIGRATIONS", MAX_TASKS.min(self.most)),
+            ("CALLERS", self.callers),
+            ("RECENT", self.callers),
+            ("CROSSINGS", MAX_CPU_TIMES.min(self.most)),
+            ("ISOLATED", self.nodes * ALL_REASONS),
+            ("SCANS", self.nodes * SCAN_KINDS),
+        ]
+    }
+}
+
 /// Tells the probes the node of each CPU.
-pub(super) fn tell_nodes(ebpf: &mut Ebpf, cpus: &[(u32, NodeId)]) -> Result<(), ProbesError> {
+pub(super) fn tell_nodes(ebpf: &mut Ebpf, topology: &Topology) -> Result<(), ProbesError> {
     let name = "NODE_OF_CPU";
     // Borrowed: a map that is closed before the programs are loaded is lost to them.
     let map = ebpf.map_mut(name).ok_or(ProbesError::NoMap(name))?;
     let mut nodes: Array<&mut MapData, u32> = Array::try_from(map).map_err(at(name))?;
-    for &(cpu, node) in cpus.iter().filter(|(cpu, _)| *cpu < MAX_CPUS) {
+    for (cpu, node) in topology.cpus().filter(|(cpu, _)| *cpu < MAX_CPUS) {
         // 0 is for CPUs that nobody told of.
-        nodes.set(cpu, u32::from(node.0) + 1, 0).map_err(at(name))?;
+        nodes.set(cpu, u32::from(topology.id(node).0) + 1, 0).map_err(at(name))?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ fn reads_a_process() {
             rss_anon: 65_536,
             rss_other: 1964,
             threads: 5,
+            faults: Faults { minor: 1, major: 3 },
         }
     );
     assert_eq!(start_of(&root(), 100), Some(4711));

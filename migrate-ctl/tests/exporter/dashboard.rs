@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use migrate_ctl::metrics::Kind;
-use migrate_ctl::metrics::table::METRICS;
+use migrate_ctl::metrics::table;
 use serde_json::Value;
 
 const DASHBOARD: &str = include_str!("../../../dashboards/migrate.json");
@@ -91,7 +91,7 @@ fn every_query_selects_job_and_instance_and_rates_what_counts() {
         for matcher in [r#"job=~"$job""#, r#"instance=~"$instance""#] {
             assert_eq!(query.matches(matcher).count(), selectors, "{matcher} in {query}");
         }
-        let counts = |m: &str| METRICS.iter().any(|t| t.name == m && t.kind != Kind::Gauge);
+        let counts = |m: &str| table::all().any(|t| t.name == m && t.kind != Kind::Gauge);
         let rated = query.matches("rate(").count();
         assert_eq!(used.iter().filter(|m| counts(m)).count(), rated, "{query}");
         assert_eq!(query.matches("[$__rate_interval]").count(), rated, "{query}");
@@ -103,14 +103,14 @@ fn every_query_selects_job_and_instance_and_rates_what_counts() {
 fn it_shows_exactly_the_metrics_of_the_table() {
     let shown: BTreeSet<_> = queries().iter().flat_map(|query| used(query)).collect();
     let not_shown = NOT_SHOWN.map(|(name, _)| name);
-    for metric in METRICS {
+    for metric in table::all() {
         let listed = not_shown.contains(&metric.name);
         assert!(shown.contains(metric.name) != listed, "{}", metric.name);
     }
     for query in queries() {
         let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for word in words.filter(|w| w.starts_with("migrate_") || w.starts_with("process_")) {
-            assert!(METRICS.iter().any(|m| is(m.name, word)), "{word} is not in the table");
+            assert!(table::all().any(|m| is(m.name, word)), "{word} is not in the table");
         }
     }
 }
@@ -150,7 +150,7 @@ fn queries() -> Vec<String> {
 /// The table's metrics in a query, one entry for each time it names one.
 fn used(query: &str) -> Vec<&'static str> {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter_map(|word| METRICS.iter().map(|m| m.name).find(|name| is(name, word))).collect()
+    words.filter_map(|word| table::all().map(|m| m.name).find(|name| is(name, word))).collect()
 }
 
 /// Whether the word is the metric, or a part of it where it is a histogram.

@@ -3,29 +3,20 @@ use crate::btf::tests::Builder;
 use crate::btf::{Btf, Returns};
 
 #[test]
-fn the_return_type_tells_what_an_isolation_of_1_means() {
-    for (returns, program) in [
-        (Returns::Integer, Some("folio_isolate_lru_int")),
-        (Returns::Bool, Some("folio_isolate_lru_bool")),
-        (Returns::Void, None),
-    ] {
-        check("folio_isolate_lru", program, |btf| btf.function("folio_isolate_lru", returns, 1));
-    }
-}
-
-#[test]
 fn the_number_of_arguments_tells_where_the_reason_stands() {
     for (arguments, program) in
         [(7, Some("mm_migrate_pages_7")), (8, Some("mm_migrate_pages_8")), (9, None)]
     {
-        check("mm_migrate_pages", program, |btf| btf.tracepoint("mm_migrate_pages", arguments));
+        check(("migrations", "mm_migrate_pages"), program, |btf| {
+            btf.tracepoint("mm_migrate_pages", arguments)
+        });
     }
 }
 
 #[test]
 fn a_fault_handler_with_another_number_of_arguments_is_left_alone() {
-    for (arguments, program) in [(4, Some("handle_mm_fault")), (5, None)] {
-        check("handle_mm_fault", program, |btf| {
+    for (arguments, program) in [(4, Some("handle_mm_fault_enter")), (5, None)] {
+        check(("faults", "fentry handle_mm_fault"), program, |btf| {
             btf.function("handle_mm_fault", Returns::Integer, arguments);
         });
     }
@@ -43,21 +34,24 @@ fn a_beginning_knows_its_end() {
         ("tp_btf mm_migrate_pages_start", "tp_btf mm_migrate_pages"),
         ("fentry migrate_to_node", "fexit migrate_to_node"),
         ("fentry kernel_move_pages", "fexit kernel_move_pages"),
+        ("fentry kernel_mbind", "fexit kernel_mbind"),
         ("fentry lru_cache_disable", "fexit lru_cache_disable"),
         ("fentry lru_add_drain_all", "fexit lru_add_drain_all"),
         ("fentry migration_entry_wait", "fexit migration_entry_wait"),
         ("fentry pmd_migration_entry_wait", "fexit pmd_migration_entry_wait"),
+        ("tp_btf contention_begin", "tp_btf contention_end"),
+        ("fentry isolate_migratepages_block", "fexit isolate_migratepages_block"),
     ];
     assert_eq!(pairs, expected.map(|(one, other)| (one.to_owned(), other.to_owned())));
 }
 
 #[test]
 fn an_exit_without_group_dead_needs_the_count_of_live_threads() {
-    check("sched_process_exit", Some("sched_process_exit_2"), |btf| {
+    check(("life", "sched_process_exit"), Some("sched_process_exit_2"), |btf| {
         btf.tracepoint("sched_process_exit", 2);
     });
-    check("sched_process_exit", None, |btf| btf.tracepoint("sched_process_exit", 1));
-    check("sched_process_exit", Some("sched_process_exit_1"), |btf| {
+    check(("life", "sched_process_exit"), None, |btf| btf.tracepoint("sched_process_exit", 1));
+    check(("life", "sched_process_exit"), Some("sched_process_exit_1"), |btf| {
         btf.tracepoint("sched_process_exit", 1);
         btf.structure("task_struct", &[("signal", 0, 8)]);
         btf.structure("signal_struct", &[("live", 0, 4)]);
@@ -66,8 +60,10 @@ fn an_exit_without_group_dead_needs_the_count_of_live_threads() {
 
 #[test]
 fn hint_faults_need_to_know_where_the_node_is() {
-    check("mpol_misplaced", None, |btf| btf.function("mpol_misplaced", Returns::Integer, 3));
-    check("mpol_misplaced", Some("mpol_misplaced"), |btf| {
+    check(("hint_faults", "mpol_misplaced"), None, |btf| {
+        btf.function("mpol_misplaced", Returns::Integer, 3)
+    });
+    check(("hint_faults", "mpol_misplaced"), Some("mpol_misplaced"), |btf| {
         btf.function("mpol_misplaced", Returns::Integer, 3);
         zone_lists(btf, 1024 * 5 + 1);
     });
@@ -90,12 +86,16 @@ fn a_kernel_without_anything_costs_each_signal_but_the_clock() {
     assert_eq!(chosen, ["cpu_clock"]);
 }
 
-/// Every hook of that name gets this program, or none of them any.
-fn check(function: &str, program: Option<&str>, build: impl FnOnce(&mut Builder)) {
+/// The hook of that signal and function gets this program, or none.
+fn check(
+    (signal, function): (&str, &str),
+    program: Option<&str>,
+    build: impl FnOnce(&mut Builder),
+) {
     let mut blob = Builder::default();
     build(&mut blob);
     let btf = Btf::parse(blob.finish()).expect("a valid blob");
-    let wanted = |hook: &Hook| hook.function == function && !hook.is_momentary();
+    let wanted = |hook: &Hook| hook.signal == signal && hook.name().ends_with(function);
     let hooks: Vec<Hook> = all(&btf).into_iter().filter(wanted).collect();
     assert_eq!(hooks.len(), 1);
     assert_eq!(hooks[0].program.as_ref().ok().copied(), program, "{:?}", hooks[0]);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use migrate_common::{BUCKETS, Durations, Migrations, TaskCounters};
+use migrate_common::{BUCKETS, Durations, Isolated, Migrations, Scanned, TaskCounters};
 use migrate_ctl::ledger::{Ledger, PairTotals};
-use migrate_ctl::model::{End, Node, NodeId, NodeVec, Reason, Source, each_node};
+use migrate_ctl::model::{End, Faults, Node, NodeId, NodeVec, Reason, Source, each_node};
 use migrate_ctl::snapshot::{CgroupLoad, HookState, HookVerdict, OwnCost, Snapshot, Totals};
 
 /// The snapshot after so many ticks of one second; its counters grow with them.
@@ -19,6 +19,13 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
             ("own".to_owned(), migrations(ticks, 21)),
             ("numa_misplaced".to_owned(), migrations(3 * ticks, 14)),
         ],
+        isolated: [(0, "own"), (2, "numa_misplaced"), (2, "other")]
+            .map(|(node, reason)| {
+                let isolated = Isolated { tried: 500 * ticks, refused: 7 * ticks, put_back: ticks };
+                ((NodeId(node), reason.to_owned()), isolated)
+            })
+            .into(),
+        scans: ids.map(|id| (id, [Scanned { scanned: 90 * ticks, taken: 60 * ticks }; 2])).into(),
         probes: probes(),
         ledger: ledger(ticks),
         cgroups: vec![
@@ -63,22 +70,26 @@ pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoa
 
 fn totals(ticks: u64) -> Totals {
     Totals {
-        counters: TaskCounters([500, 7, 3, 1000, 1, 0, 9, 2, 4, 40_000].map(|each| each * ticks)),
+        counters: TaskCounters(
+            [500, 7, 3, 1000, 1, 0, 9, 2, 4, 40_000, 3, 9000, 1, 2].map(|each| each * ticks),
+        ),
+        faults: Faults { minor: 1000 * ticks, major: ticks },
         fault_time: [durations(50 * ticks, 13), durations(ticks, 18)],
         drains: [durations(ticks, 16), durations(2 * ticks, 15)],
         hints: NodeVec::from_fn(2, |cpu| {
             NodeVec::from_fn(2, |memory| ticks * u64::from(1 + 2 * cpu.0 + memory.0))
         }),
         cpu: NodeVec::from_fn(2, |node| ticks * (1 + u64::from(node.0)) * 300_000_000),
-        lost: [ticks, 0, 0, 1, 2],
+        lost: [ticks, 0, 0, 1, 2, 0],
+        crossings: NodeVec::filled(2, NodeVec::filled(2, 7 * ticks)),
     }
 }
 
 fn probes() -> Vec<HookVerdict> {
     let verdict = |signal, hook: &str, state| HookVerdict { signal, hook: hook.to_owned(), state };
     vec![
-        verdict("isolation", "fexit folio_isolate_lru", HookState::Attached),
-        verdict("faults", "fexit handle_mm_fault", HookState::Attached),
+        verdict("isolation", "fentry folio_isolate_lru", HookState::Attached),
+        verdict("faults", "fexit do_wp_page", HookState::Attached),
         verdict("hint_faults", "fentry task_numa_fault", HookState::Attached),
         verdict("cpu_time", "perf cpu-clock", HookState::Refused("EACCES".to_owned())),
         verdict("cpu_time", "tp_btf sched_switch", HookState::Attached),

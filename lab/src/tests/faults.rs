@@ -1,0 +1,155 @@
+//! Are page faults counted and timed as the kernel's own accounts have them?
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use migrate_common::{Counter, FaultKind, Lost};
+use migrate_ctl::probes::{Counts, Probes};
+use migrate_ctl::procfs::process;
+
+use crate::swap::Swap;
+use crate::sys;
+use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::tests::counts::{NOISE, PAGES, act, near};
+use crate::witness::vmstat;
+use crate::worker::Worker;
+
+/// Processes that fault at the same time, on four CPUs.
+const CROWD: usize = 16;
+/// Entries of a map that is too small for them.
+const FEW: u32 = 8;
+
+pub(crate) const TESTS: &[Test] = &[
+    test("faults_of_a_process_are_those_of_getrusage", Off::Nothing, of_a_process),
+    test("faults_of_exited_threads_are_those_of_getrusage", Off::Probe("faults"), exited),
+    test("faults_count_writes_to_protected_pages", Off::Probe("faults"), write_protect),
+    test("faults_count_pages_that_were_in_swap", Off::Probe("faults"), swap_in),
+    test("faults_are_timed_for_a_moment", Off::Probe("faults"), fault_time),
+    test("faults_of_a_crowd_are_counted_or_lost", Off::Probe("faults"), crowd),
+];
+
+const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
+    Test { name, machine: Machine::Two, off, run }
+}
+
+/// The kernel counts; we must only read the right fields.
+fn of_a_process(_lab: &Lab) -> Result<()> {
+    for (words, major) in [("touch", false), ("reread", true)] {
+        let mut worker = Worker::start(&format!("{words} --node 0 --pages {PAGES}"))?;
+        let faults = |worker: &Worker| {
+            process("/".as_ref(), worker.pid()).map(|process| process.faults).context("gone")
+        };
+        let before = faults(&worker)?;
+        let did = worker.act()?;
+        let found = faults(&worker)?.since(before);
+        let (found, truth) = if major {
+            (found.major, did.after.major - did.before.major)
+        } else {
+            (found.minor, did.after.minor - did.before.minor)
+        };
+        anyhow::ensure!(truth >= PAGES / 2, "{words} had {truth} faults for {PAGES} pages");
+        near(words, found, truth, NOISE)?;
+    }
+    Ok(())
+}
+
+/// The main thread goes first, and the others then fault on.
+fn exited(lab: &Lab) -> Result<()> {
+    const THREADS: u64 = 4;
+    let mut probes = lab.probes()?;
+    let earlier = sys::usage_of_children();
+    let (before, after) = counted(&mut probes, || {
+        let mut worker =
+            Worker::start(&format!("orphans --node 0 --pages {PAGES} --threads {THREADS}"))?;
+        worker.act()?;
+        worker.wait()
+    })?;
+    let truth = sys::usage_of_children();
+    let minor = truth.minor - earlier.minor;
+    anyhow::ensure!(minor >= THREADS * PAGES, "they had {minor} faults only");
+    near("minor faults of exited threads", all_minor(&after) - all_minor(&before), minor, NOISE)
+}
+
+fn write_protect(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("rewrite --node 0 --pages {PAGES}"))?;
+    let (did, counters) = act(&mut probes, &mut worker)?;
+    let truth = did.after.minor - did.before.minor;
+    near("minor faults, by getrusage", truth, 2 * PAGES, NOISE)?;
+    near("write-protect faults", counters.get(Counter::FaultsWriteProtect), PAGES, NOISE)
+}
+
+fn swap_in(lab: &Lab) -> Result<()> {
+    let _swap = Swap::on()?;
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("swap --node 0 --pages {PAGES}"))?;
+    let out = vmstat("pswpout")?;
+    let (did, counters) = act(&mut probes, &mut worker)?;
+    let out = vmstat("pswpout")? - out;
+    anyhow::ensure!(out >= PAGES, "only {out} of {PAGES} pages went to swap");
+    let swapped = counters.get(Counter::FaultsSwapIn);
+    near("swap-in faults", swapped, PAGES, NOISE)?;
+    let truth = did.after.minor + did.after.major - did.before.minor - did.before.major;
+    near("swap-in faults, by getrusage", swapped, truth, NOISE)
+}
+
+fn fault_time(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("touch --node 0 --pages {PAGES}"))?;
+    // A fault that begins while they are switched on is counted and not timed.
+    let minor = |counts: &Counts| counts.fault_time[FaultKind::Minor as usize];
+    let timed = |probes: &mut Probes, worker: &mut Worker| -> Result<(u64, u64, Duration)> {
+        let before = minor(&probes.read().context("read the probes")?);
+        let began = Instant::now();
+        let did = worker.act()?;
+        let passed = began.elapsed();
+        let after = minor(&probes.read().context("read the probes")?);
+        claim(did.after.minor - did.before.minor >= PAGES, || format!("{did:?}"))?;
+        Ok((after.calls - before.calls, after.nanos - before.nanos, passed))
+    };
+    let (calls, ..) = timed(&mut probes, &mut worker)?;
+    near("faults timed before", calls, 0, 0)?;
+    probes.time_faults();
+    let (calls, nanos, passed) = timed(&mut probes, &mut worker)?;
+    probes.stop_timing_faults();
+    probes.end_timed_faults();
+    claim(calls >= PAGES, || format!("{calls} of {PAGES} faults were timed"))?;
+    let passed = u64::try_from(passed.as_nanos())? * 4;
+    claim(nanos > calls * 100 && nanos < passed, || {
+        format!("{calls} faults took {nanos} ns, and four CPUs had {passed} ns")
+    })?;
+    let (calls, ..) = timed(&mut probes, &mut worker)?;
+    near("faults timed after", calls, 0, 0)
+}
+
+/// Nothing vanishes where a map is too small: what it cannot hold counts as lost.
+fn crowd(lab: &Lab) -> Result<()> {
+    for most in [u32::MAX, FEW] {
+        let mut probes = lab.probes_with(most)?;
+        let earlier = sys::usage_of_children();
+        let (before, after) = counted(&mut probes, || {
+            let words = format!("touch --node 0 --pages {PAGES}");
+            let mut workers =
+                (0..CROWD).map(|_| Worker::start(&words)).collect::<Result<Vec<_>>>()?;
+            workers.iter_mut().try_for_each(Worker::go)?;
+            workers.into_iter().try_for_each(|mut worker| {
+                worker.done()?;
+                worker.wait()
+            })
+        })?;
+        let minor = sys::usage_of_children().minor - earlier.minor;
+        let lost = |counts: &Counts| counts.lost[Lost::Tasks as usize];
+        let lost = lost(&after) - lost(&before);
+        let found = all_minor(&after) - all_minor(&before);
+        // Besides, the processes that the machine itself starts and ends.
+        near("minor faults counted or lost", found + lost, minor, minor / 50)?;
+        let full = most == FEW;
+        claim((lost > 0) == full, || format!("{lost} faults were lost of {minor}"))?;
+    }
+    Ok(())
+}
+
+/// Of all threads that have exited.
+fn all_minor(counts: &Counts) -> u64 {
+    counts.tasks.values().map(|task| task.get(Counter::ExitedMinor)).sum()
+}

@@ -1,0 +1,186 @@
+//! Is every migration counted, for its reason and to the process whose pages moved?
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use migrate_common::{MigrationTotals, Migrations};
+use migrate_ctl::probes::{Counts, Probes};
+
+use crate::sys;
+use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::tests::counts::{NOISE, PAGES, balancing, near};
+use crate::tests::isolation;
+use crate::witness::vmstat;
+use crate::worker::Worker;
+
+const GROUP: &str = "/sys/fs/cgroup/lab-migrations";
+
+pub(crate) const TESTS: &[Test] = &[
+    test("migrations_are_charged_to_the_process_moved", charged),
+    test("migrations_count_pinned_pages_as_failed", failed),
+    test("migrations_by_mbind_have_their_reason", by_mbind),
+    test("migrations_by_a_cpuset_have_their_reason", by_cpuset),
+    test("migrations_by_numa_balancing_have_their_reason", by_balancing),
+    test("migrations_by_compaction_have_their_reason", by_compaction),
+    test("migrations_count_huge_pages_once", huge),
+];
+
+const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
+    Test { name, machine: Machine::Two, off: Off::Probe("migrations"), run }
+}
+
+fn charged(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let worker = Worker::start("fill --node 0 --mib 8")?;
+    let witness = vmstat("pgmigrate_success")?;
+    let (before, after) = counted(&mut probes, || {
+        sys::migrate_all(worker.pid(), 0, 1).context("migrate_pages")?;
+        Ok(())
+    })?;
+    let truth = vmstat("pgmigrate_success")? - witness;
+    anyhow::ensure!(truth >= PAGES, "the kernel moved {truth} of {PAGES} pages");
+    let moved = moves_of(&after, worker.pid());
+    let earlier = moves_of(&before, worker.pid());
+    near("pages moved of the target", moved.moved - earlier.moved, truth, NOISE)?;
+    claim(moved.calls > earlier.calls && moved.nanos > earlier.nanos, || {
+        format!("a call without a duration: {moved:?}")
+    })?;
+    let caller = moves_of(&after, std::process::id());
+    claim(caller.moved == 0, || format!("charged to the caller: {caller:?}"))
+}
+
+fn failed(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start("pinned --node 0 --to 1")?;
+    let witness = vmstat("pgmigrate_fail")?;
+    let did = worker.act()?;
+    let truth = vmstat("pgmigrate_fail")? - witness;
+    near("failed pages, by vmstat", truth, did.pages, 4)?;
+    let failed = moves_of(&probes.read().context("read the probes")?, worker.pid()).failed;
+    near("failed pages", failed, truth, 4)
+}
+
+fn by_mbind(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("rebind --node 0 --to 1 --pages {PAGES}"))?;
+    let (counts, moved) = reasons(&mut probes, || worker.act().map(drop))?;
+    all_for(&moved, "mempolicy_mbind")?;
+    let tried = isolation::since(&counts.1, &counts.0, 0, "mempolicy_mbind").tried;
+    near("isolated by mbind", tried, PAGES, NOISE)
+}
+
+fn by_cpuset(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpuset").context("cpuset")?;
+    fs::create_dir_all(GROUP).with_context(|| format!("create {GROUP}"))?;
+    let nodes = |nodes: &str| fs::write(format!("{GROUP}/cpuset.mems"), nodes);
+    nodes("0").context("cpuset.mems")?;
+    let worker = Worker::start("fill --node 0 --mib 8")?;
+    fs::write(format!("{GROUP}/cgroup.procs"), worker.pid().to_string()).context("attach")?;
+    let (counts, moved) = reasons(&mut probes, || nodes("1").context("cpuset.mems"))?;
+    let target = moves_of(&counts.1, worker.pid()).moved;
+    drop(worker);
+    fs::remove_dir(GROUP).with_context(|| format!("remove {GROUP}"))?;
+    all_for(&moved, "cpuset")?;
+    claim(target >= PAGES, || format!("{target} pages are charged to the process that moved"))?;
+    let tried = isolation::since(&counts.1, &counts.0, 0, "cpuset").tried;
+    claim(tried >= PAGES, || format!("{tried} folios were isolated by the cpuset"))
+}
+
+fn by_balancing(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start("scan --memory 0 --cpu 1 --pages 4096")?;
+    let (witness, huge) = (vmstat("numa_pages_migrated")?, vmstat("thp_migration_success")?);
+    let now = || vmstat("numa_pages_migrated").map(|pages| pages - witness);
+    let (counts, moved) = reasons(&mut probes, || {
+        balancing(|| {
+            for _ in 0..60 {
+                worker.act()?;
+                if now()? >= PAGES {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    })?;
+    let truth = now()?;
+    anyhow::ensure!(truth >= PAGES, "NUMA balancing moved {truth} pages");
+    all_for(&moved, "numa_misplaced")?;
+    // A huge page is one folio; other processes may have had some.
+    let folios = truth - (vmstat("thp_migration_success")? - huge) * 511;
+    let taken = |node| {
+        let isolated = isolation::since(&counts.1, &counts.0, node, "numa_misplaced");
+        isolated.tried - isolated.refused
+    };
+    near("folios taken for it", taken(0) + taken(1), folios, folios / 50 + NOISE)
+}
+
+fn by_compaction(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    // Every other page of what it held is free: there is something to compact.
+    let _worker = Worker::start("riddle --node 0 --mib 256")?;
+    let (_, moved) =
+        reasons(&mut probes, || fs::write("/proc/sys/vm/compact_memory", "1").context("compact"))?;
+    all_for(&moved, "compaction")
+}
+
+fn huge(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let worker = Worker::start("huge --node 0 --mib 8")?;
+    let witness = vmstat("thp_migration_success")?;
+    let (_, moved) = reasons(&mut probes, || {
+        sys::migrate_all(worker.pid(), 0, 1).context("migrate_pages").map(drop)
+    })?;
+    let truth = vmstat("thp_migration_success")? - witness;
+    anyhow::ensure!(truth >= 3, "{truth} huge pages moved");
+    all_for(&moved, "syscall")?;
+    let found = of(&moved.by_reason, "syscall").huge_moved;
+    near("huge pages", found, truth, 0)
+}
+
+/// What moved meanwhile.
+struct Moved {
+    by_reason: Vec<(String, Migrations)>,
+    /// By `pgmigrate_success`.
+    truth: u64,
+}
+
+fn reasons(
+    probes: &mut Probes,
+    act: impl FnOnce() -> Result<()>,
+) -> Result<((Counts, Counts), Moved)> {
+    let witness = vmstat("pgmigrate_success")?;
+    let (before, after) = counted(probes, act)?;
+    let truth = vmstat("pgmigrate_success")? - witness;
+    let mut by_reason = after.reasons.clone();
+    for ((_, after), (_, before)) in by_reason.iter_mut().zip(&before.reasons) {
+        after.moved -= before.moved;
+        after.huge_moved -= before.huge_moved;
+    }
+    Ok(((before, after), Moved { by_reason, truth }))
+}
+
+/// All that moved did so for this reason.
+fn all_for(moved: &Moved, reason: &str) -> Result<()> {
+    anyhow::ensure!(moved.truth > 0, "nothing moved");
+    near(reason, of(&moved.by_reason, reason).moved, moved.truth, moved.truth / 50)?;
+    let others = moved.by_reason.iter().filter(|(name, _)| name != reason);
+    let others: u64 = others.map(|(_, migrations)| migrations.moved).sum();
+    near("pages moved for other reasons", others, 0, moved.truth / 50)
+}
+
+fn of(reasons: &[(String, Migrations)], reason: &str) -> Migrations {
+    let found = reasons.iter().find(|(name, _)| name == reason);
+    found.map(|(_, migrations)| *migrations).unwrap_or_default()
+}
+
+fn moves_of(counts: &Counts, tgid: u32) -> MigrationTotals {
+    let mut all = MigrationTotals::default();
+    for (_, one) in counts.migrations.iter().filter(|(key, _)| key.tgid == tgid) {
+        all.calls += one.calls;
+        all.moved += one.moved;
+        all.failed += one.failed;
+        all.nanos += one.nanos;
+    }
+    all
+}

@@ -1,0 +1,317 @@
+//! What each workload does.
+
+use std::fs::File;
+use std::io::{self, pipe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Did, Done, Policy, Strand, at_each_line, repeat, say, tell};
+use crate::sys::{self, Memory};
+use crate::witness::Off;
+use crate::{ksm, nodes};
+
+/// Pages of the mapping that has a policy of its own.
+const BOUND_PAGES: usize = 4;
+/// Nobody writes to it, so that its pages are in no cache but that of their readers.
+const DISK: &str = "/dev/vda";
+/// So long a gap is the host's doing: no loop of ours takes a hundredth of it.
+const STANDSTILL: Duration = Duration::from_secs(1);
+/// Moves to and fro while a thread reads.
+const DANCES: u32 = 20;
+/// Buffers of a pipe.
+const PIPE_PAGES: usize = 16;
+
+/// Memory on a node, there by first touch; on a node without CPUs by a policy that is gone
+/// afterwards. The thread runs on the node's CPUs from then on, if it has any.
+pub(super) fn placed(node: u16, pages: usize) -> Result<Memory> {
+    let mut memory = Memory::map(pages).context("map")?;
+    if nodes::cpus(node)?.is_empty() {
+        sys::bind_task(node).with_context(|| format!("bind to node {node}"))?;
+        memory.touch_all();
+        sys::unbind_task().context("unbind")?;
+    } else {
+        nodes::run_on(None, node)?;
+        memory.touch_all();
+    }
+    Ok(memory)
+}
+
+pub(super) fn strand(args: &Strand) -> Result<()> {
+    let mut memory = placed(args.from, args.mib * 256)?;
+    let mut small = None;
+    match args.policy {
+        Policy::None => {}
+        Policy::Task => sys::bind_task(args.from).context("bind the task")?,
+        Policy::Mapping => {
+            let mut bound = Memory::map(BOUND_PAGES).context("map")?;
+            bound.bind(args.from).context("bind the mapping")?;
+            bound.touch_all();
+            small = Some(bound);
+        }
+    }
+    say("ready")?;
+    if io::stdin().read_line(&mut String::new()).context("read a line")? == 0 {
+        return Ok(());
+    }
+    nodes::run_on(None, args.to)?;
+    let usage = sys::usage();
+    tell(&Did {
+        before: usage,
+        after: usage,
+        pages: memory.pages(),
+        stood_still: 0,
+        slept: 0,
+        off_cpu: 0,
+    })?;
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The end of the input, or an error of it, ends the work.
+            while io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {}
+            ended.store(true, Ordering::Relaxed);
+        });
+        let mut round = 0;
+        while !ended.load(Ordering::Relaxed) {
+            round += 1;
+            for page in 0..memory.pages() {
+                memory.write(page, memory.read(page) ^ round);
+            }
+        }
+    });
+    drop(small);
+    Ok(())
+}
+
+pub(super) fn touch(node: u16, pages: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    at_each_line(|| {
+        let mut memory = Memory::map(pages).context("map")?;
+        memory.touch_all();
+        Ok(pages)
+    })
+}
+
+/// Reading maps the zero page; writing then meets a page that is there and protected.
+pub(super) fn rewrite(node: u16, pages: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    at_each_line(|| {
+        let mut memory = Memory::map(pages).context("map")?;
+        std::hint::black_box(memory.read_all());
+        memory.touch_all();
+        Ok(pages)
+    })
+}
+
+pub(super) fn swap(node: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    at_each_line(|| {
+        memory.advise(libc::MADV_PAGEOUT).context("madvise(PAGEOUT)")?;
+        std::hint::black_box(memory.read_all());
+        Ok(pages)
+    })
+}
+
+pub(super) fn dance(node: u16, to: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    at_each_line(|| {
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    std::hint::black_box(memory.read_all());
+                }
+            });
+            let moved = (0..DANCES).try_for_each(|turn| {
+                memory.move_to(if turn % 2 == 0 { to } else { node }).map(drop)
+            });
+            ended.store(true, Ordering::Relaxed);
+            moved.context("move_pages")
+        })?;
+        Ok(pages)
+    })
+}
+
+pub(super) fn shift(node: u16, to: u16, pages: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    let memory = placed(node, pages)?;
+    let mut next = to;
+    at_each_line(|| {
+        let moved = memory.move_to(next).context("move_pages")?;
+        next = if next == to { node } else { to };
+        Ok(moved)
+    })
+}
+
+pub(super) fn scan(node: u16, cpu: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    nodes::run_on(None, cpu)?;
+    at_each_line(|| {
+        let end = Instant::now() + Duration::from_secs(1);
+        let mut sum = 0_u64;
+        while Instant::now() < end {
+            for page in 0..memory.pages() {
+                sum = sum.wrapping_add(memory.read(page));
+            }
+        }
+        std::hint::black_box(sum);
+        Ok(pages)
+    })
+}
+
+pub(super) fn burn(node: u16, time: Duration) -> Result<()> {
+    nodes::run_on(None, node)?;
+    repeat(|| {
+        let began = Instant::now();
+        let (mut last, mut stood_still) = (began, Duration::ZERO);
+        let mut sum = 0_u64;
+        while last - began < time {
+            for step in 0..10_000 {
+                sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(step));
+            }
+            let now = Instant::now();
+            if now - last >= STANDSTILL {
+                stood_still += now - last;
+            }
+            last = now;
+        }
+        Ok(Done { stood_still, ..Done::default() })
+    })
+}
+
+pub(super) fn merged(pages: usize, to: u16) -> Result<()> {
+    let (one, two) = (placed(0, pages)?, placed(0, pages)?);
+    ksm::merge(&[&one, &two])?;
+    at_each_line(|| {
+        // Both mappings are walked before anything moves, so each merged page is met twice.
+        sys::migrate_all(std::process::id(), 0, to).context("migrate_pages")?;
+        Ok(one.pages())
+    })
+}
+
+pub(super) fn pinned(node: u16, to: u16) -> Result<()> {
+    let memory = placed(node, PIPE_PAGES)?;
+    let (reader, writer) = pipe().context("make a pipe")?;
+    let held = memory.splice_into(&writer).context("vmsplice")?;
+    ensure!(held == PIPE_PAGES, "the pipe took {held} of {PIPE_PAGES} pages");
+    at_each_line(|| {
+        sys::migrate_all(std::process::id(), node, to).context("migrate_pages")?;
+        Ok(held)
+    })?;
+    drop(reader);
+    Ok(())
+}
+
+pub(super) fn reread(node: u16, pages: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    let disk = File::open(DISK).with_context(|| format!("open {DISK}"))?;
+    sys::forget_cache(&disk).with_context(|| format!("drop the page cache of {DISK}"))?;
+    let memory = Memory::map_file(&disk, pages).with_context(|| format!("map {DISK}"))?;
+    at_each_line(|| {
+        std::hint::black_box(memory.read_all());
+        Ok(pages)
+    })
+}
+
+pub(super) fn fill(node: u16, mib: usize) -> Result<()> {
+    let memory = placed(node, mib * 256)?;
+    at_each_line(|| Ok(memory.pages()))
+}
+
+pub(super) fn orphans(node: u16, pages: usize, threads: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    let alone = Arc::new(AtomicBool::new(false));
+    at_each_line(|| {
+        for _ in 0..threads {
+            let alone = Arc::clone(&alone);
+            std::thread::spawn(move || {
+                while !alone.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // Without memory there are too few faults, which is noticed.
+                if let Ok(mut memory) = Memory::map(pages) {
+                    memory.touch_all();
+                }
+            });
+        }
+        Ok(pages * threads)
+    })?;
+    alone.store(true, Ordering::Relaxed);
+    sys::end_thread()
+}
+
+pub(super) fn rebind(node: u16, to: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    at_each_line(|| {
+        memory.bind_and_move(to).context("mbind")?;
+        Ok(memory.pages())
+    })
+}
+
+pub(super) fn collapse(node: u16, mib: usize) -> Result<()> {
+    let memory = placed(node, mib * 256)?;
+    at_each_line(|| {
+        memory.advise(libc::MADV_HUGEPAGE).context("madvise(HUGEPAGE)")?;
+        Ok(memory.pages())
+    })
+}
+
+pub(super) fn riddle(node: u16, mib: usize) -> Result<()> {
+    let mut memory = placed(node, mib * 256)?;
+    for page in (0..memory.pages()).step_by(2) {
+        memory.give_back(page).context("madvise(DONTNEED)")?;
+    }
+    at_each_line(|| Ok(memory.pages() / 2))
+}
+
+pub(super) fn huge(node: u16, mib: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    let mut memory = Memory::map(mib * 256).context("map")?;
+    memory.advise(libc::MADV_HUGEPAGE).context("madvise(HUGEPAGE)")?;
+    memory.touch_all();
+    at_each_line(|| Ok(memory.pages()))
+}
+
+pub(super) fn hop(node: u16, to: u16, times: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    at_each_line(|| {
+        for _ in 0..times {
+            nodes::run_on(None, to)?;
+            nodes::run_on(None, node)?;
+        }
+        Ok(0)
+    })
+}
+
+/// One thread changes a large mapping's protection and back while another maps and unmaps: both
+/// want the lock of the address space all the time.
+pub(super) fn contend(node: u16, mib: usize, time: Duration) -> Result<()> {
+    let memory = placed(node, mib * 256)?;
+    repeat(|| {
+        let end = Instant::now() + time;
+        let change = || -> Result<(u64, u64)> {
+            let off = Off::begin()?;
+            while Instant::now() < end {
+                memory.forbid_writing().context("mprotect")?;
+                memory.allow_writing().context("mprotect")?;
+            }
+            off.end()
+        };
+        let map = || -> Result<(u64, u64)> {
+            let off = Off::begin()?;
+            while Instant::now() < end {
+                drop(Memory::map(1).context("map")?);
+            }
+            off.end()
+        };
+        let (one, other) = std::thread::scope(|scope| -> Result<_> {
+            let other = scope.spawn(map);
+            let one = change()?;
+            let other = other.join().map_err(|_panic| anyhow::anyhow!("a thread has panicked"))?;
+            Ok((one, other?))
+        })?;
+        Ok(Done { slept: one.0 + other.0, off_cpu: one.1 + other.1, ..Done::default() })
+    })
+}
