@@ -39,10 +39,16 @@ pub(crate) enum Machine {
     Memoryless,
 }
 
+/// Nodes 0 and 1 with CPUs and memory.
+pub(crate) const TWO_AND_MORE: &[Machine] = &[Machine::Two, Machine::Four];
+/// And a machine with node 0 only.
+pub(crate) const ONE_AND_MORE: &[Machine] = &[Machine::One, Machine::Two, Machine::Four];
+
 /// One test.
 pub(crate) struct Test {
     pub(crate) name: &'static str,
-    pub(crate) machine: Machine,
+    /// Each that it is run on.
+    pub(crate) machines: &'static [Machine],
     pub(crate) off: Off,
     pub(crate) run: fn(&Lab) -> Result<()>,
 }
@@ -90,15 +96,15 @@ impl Lab {
 
     /// All probes, but those that are switched off.
     pub(crate) fn probes(&self) -> Result<Probes> {
-        self.probes_with(u32::MAX)
+        self.probes_with(&[], u32::MAX)
     }
 
-    /// The same with so many entries in their maps.
-    pub(crate) fn probes_with(&self, most: u32) -> Result<Probes> {
-        let off: Vec<&str> = match self.off {
-            Some(Off::Probe(signal)) => vec![signal],
-            _ => Vec::new(),
-        };
+    /// The same without these, and with so many entries in their maps.
+    pub(crate) fn probes_with(&self, without: &[&str], most: u32) -> Result<Probes> {
+        let mut off = without.to_vec();
+        if let Some(Off::Probe(signal)) = self.off {
+            off.push(signal);
+        }
         let topology = Topology::read(std::path::Path::new("/")).context("read the topology")?;
         Probes::load_with(&off, &topology, most).context("load the probes")
     }
@@ -133,7 +139,7 @@ pub(crate) fn counted(
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let mut failed = 0;
-    for test in tests::all().filter(|test| test.machine == args.topology) {
+    for test in tests::all().filter(|test| test.machines.contains(&args.topology)) {
         let wanted = args.only.as_ref().is_none_or(|part| test.name.contains(part.as_str()));
         if !wanted || (args.broken && test.off == Off::Nothing) {
             continue;

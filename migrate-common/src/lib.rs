@@ -49,7 +49,7 @@ pub enum Counter {
     ExitedMinor = 3,
     /// Major faults of those of its threads that have exited.
     ExitedMajor = 4,
-    /// CPU samples that found a thread with a memory policy of its own.
+    /// Times that a thread with a memory policy of its own was found on a CPU.
     PolicySamples = 5,
     /// Page faults that a write to a protected page made: copy on write above all.
     FaultsWriteProtect = 6,
@@ -98,7 +98,17 @@ impl TaskCounters {
     }
 }
 
-/// Key of CPU samples: a process and the node whose CPU it ran on.
+/// Who runs on a CPU since when.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// 0: nobody, or not known yet.
+    pub tgid: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub at: u64,
+}
+
+/// Key of CPU time: a process and the node whose CPU it ran on.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuKey {
@@ -322,6 +332,7 @@ const _: () = {
     assert!(size_of::<CrossKey>() == 8);
     assert!(MAX_CALLERS.is_power_of_two());
     assert!(size_of::<CpuKey>() == 8);
+    assert!(size_of::<Since>() == 16);
     assert!(size_of::<HintKey>() == 8);
     assert!(size_of::<MigrationKey>() == 8);
     assert!(size_of::<MigrationTotals>() == 32);
@@ -334,7 +345,7 @@ const _: () = {
 mod user {
     use super::{
         CpuKey, CrossKey, Durations, HintKey, Isolated, MigrationKey, MigrationTotals, Migrations,
-        OwnMove, Scanned, TaskCounters,
+        OwnMove, Scanned, Since, TaskCounters,
     };
 
     macro_rules! plain {
@@ -347,6 +358,7 @@ mod user {
         TaskCounters,
         Isolated,
         Scanned,
+        Since,
         CpuKey,
         CrossKey,
         HintKey,

@@ -62,7 +62,8 @@ pub fn examine(root: &Path) -> Report {
         perf_event_paranoid(root, &hooks),
         lockdown(root),
         pid_namespace(root),
-        numa_balancing(root),
+        numa_balancing(root, nodes.len()),
+        pmu(root),
     ]);
     let can_run = checks.iter().all(|check| check.level != Level::Fatal);
     Report { checks, hooks, nodes, can_run }
@@ -223,8 +224,9 @@ fn pid_namespace(root: &Path) -> Check {
     }
 }
 
-fn numa_balancing(root: &Path) -> Check {
+fn numa_balancing(root: &Path, nodes: usize) -> Check {
     match read(root, "proc/sys/kernel/numa_balancing").as_deref() {
+        _ if nodes == 1 => good("numa_balancing", "one node: hint faults are not applicable"),
         Some("0") => good(
             "numa_balancing",
             "off: no hint faults, and the kernel moves no page for being remote",
@@ -235,6 +237,20 @@ fn numa_balancing(root: &Path) -> Check {
         ),
         None => good("numa_balancing", "not in this kernel: no hint faults"),
     }
+}
+
+/// Hardware samples of accesses would need one; nothing here takes them yet.
+fn pmu(root: &Path) -> Check {
+    let devices = root.join("sys/bus/event_source/devices");
+    // Processors with two kinds of cores have one for each.
+    let found = ["cpu", "cpu_core", "cpu_atom"].into_iter().find(|pmu| devices.join(pmu).exists());
+    good(
+        "pmu",
+        match found {
+            Some(pmu) => format!("{pmu}, not used: remote accesses are estimated, not sampled"),
+            None => "no PMU here: remote accesses are estimated, not sampled".to_owned(),
+        },
+    )
 }
 
 impl Display for Report {

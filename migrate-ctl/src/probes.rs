@@ -41,6 +41,7 @@ pub const SIGNALS: [&str; 10] = [
     "life",
 ];
 
+const CPU_TIME: &str = "cpu_time";
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why there can be no probes at all. The messages carry their reasons.
@@ -99,7 +100,7 @@ impl Probes {
         maps::tell_nodes(&mut ebpf, topology)?;
         let logger = EbpfLogger::init(&mut ebpf)
             .map_err(|error| ProbesError::Load(attach::in_full(&error)))?;
-        let maps = Maps::take(&mut ebpf)?;
+        let maps = Maps::take(&mut ebpf, topology)?;
         let cpus: Vec<u32> = topology.cpus().map(|(cpu, _)| cpu).collect();
         let hooks = hooks::all(&btf);
         let mut verdicts: Vec<HookVerdict> = hooks
@@ -107,7 +108,7 @@ impl Probes {
             .map(|hook| HookVerdict {
                 signal: hook.signal,
                 hook: hook.name(),
-                state: if off.contains(&hook.signal) {
+                state: if off.contains(&hook.signal) || off.contains(&hook.name().as_str()) {
                     HookState::Off
                 } else {
                     attach::attach(&mut ebpf, hook, &kernel, &cpus)
@@ -115,6 +116,11 @@ impl Probes {
             })
             .collect();
         detach_halves(&mut ebpf, &hooks, &mut verdicts);
+        if !off.contains(&CPU_TIME) && !verdicts.iter().any(is_attached(CPU_TIME)) {
+            let hook = hooks::without_clock(&btf);
+            let state = attach::attach(&mut ebpf, &hook, &kernel, &cpus);
+            verdicts.push(HookVerdict { signal: hook.signal, hook: hook.name(), state });
+        }
         let can_time = hooks
             .iter()
             .zip(&verdicts)
@@ -129,10 +135,9 @@ impl Probes {
         &self.verdicts
     }
 
-    /// Whether all hooks of a signal are attached.
-    pub fn has(&self, signal: &str) -> bool {
-        let mut hooks = self.verdicts.iter().filter(|hook| hook.signal == signal).peekable();
-        hooks.peek().is_some() && hooks.all(|hook| hook.state == HookState::Attached)
+    /// Whether CPU time is counted by process and node, by sampling or otherwise.
+    pub fn count_cpu_time(&self) -> bool {
+        self.verdicts.iter().any(is_attached(CPU_TIME))
     }
 
     /// Reads all maps, and hands the probes' own log records on.
@@ -178,6 +183,10 @@ impl Probes {
         });
         if counted { OwnMoves::take(&mut self.ebpf) } else { None }
     }
+}
+
+fn is_attached(signal: &str) -> impl Fn(&HookVerdict) -> bool {
+    move |verdict| verdict.signal == signal && verdict.state == HookState::Attached
 }
 
 /// A beginning without its end would leave behind what nobody takes away.

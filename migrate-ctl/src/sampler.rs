@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{Counter, Isolated, Migrations, SAMPLE_PERIOD_NS, SCAN_KINDS, Scanned};
+use migrate_common::{Counter, Isolated, Migrations, SCAN_KINDS, Scanned};
 
 use crate::config::Filter;
 use crate::model::{
@@ -91,7 +91,7 @@ impl Sampler {
             ticks: 0,
             then: sys::boottime(),
         };
-        if !sampler.samples_cpu() {
+        if !sampler.counts_cpu() {
             // What threads used before we came is no business of the first tick.
             let pids = procfs::processes(&sampler.root).context("list the processes")?;
             sampler.cpu_from_proc(&pids, Nanos::MAX);
@@ -159,8 +159,8 @@ impl Sampler {
         }
     }
 
-    fn samples_cpu(&self) -> bool {
-        self.probes.as_ref().is_some_and(|probes| probes.has("cpu_time"))
+    fn counts_cpu(&self) -> bool {
+        self.probes.as_ref().is_some_and(|probes| probes.count_cpu_time())
     }
 
     /// What each process did since the last tick; adds it to the totals.
@@ -192,8 +192,8 @@ impl Sampler {
                 self.totals.crossings[from][to] += grown;
             }
         }
-        let cpu = if self.samples_cpu() {
-            self.cpu_from_samples(counts)
+        let cpu = if self.counts_cpu() {
+            self.cpu_from_probes(counts)
         } else {
             self.cpu_from_proc(pids, dt)
         };
@@ -210,14 +210,14 @@ impl Sampler {
         delta
     }
 
-    fn cpu_from_samples(&self, counts: &Counts) -> Vec<((u32, Node), Nanos)> {
+    fn cpu_from_probes(&self, counts: &Counts) -> Vec<((u32, Node), Nanos)> {
         let mut cpu = Vec::with_capacity(counts.cpu.len());
-        for (key, &samples) in &counts.cpu {
+        for (key, &now) in &counts.cpu {
             let before = self.last.cpu.get(key).copied().unwrap_or(0);
             let node = u16::try_from(key.node).ok().and_then(|id| self.topology.node(NodeId(id)));
             if let Some(node) = node {
-                let grown = samples.saturating_sub(before);
-                cpu.push(((key.tgid, node), grown.saturating_mul(SAMPLE_PERIOD_NS)));
+                let grown = now.saturating_sub(before);
+                cpu.push(((key.tgid, node), grown));
             }
         }
         cpu
@@ -368,7 +368,7 @@ impl Sampler {
             return Mempolicy::Unknown;
         }
         match procfs::mempolicy(&self.root, id.pid) {
-            Mempolicy::Default if process.threads > 1 && !self.samples_cpu() => Mempolicy::Unknown,
+            Mempolicy::Default if process.threads > 1 && !self.counts_cpu() => Mempolicy::Unknown,
             known @ (Mempolicy::Unknown | Mempolicy::Default | Mempolicy::Explicit) => known,
         }
     }

@@ -24,7 +24,16 @@ const _: () = assert!(size_of::<usize>() == 8, "addresses of other processes are
 
 /// Time since boot, suspend included: the clock of `Order` and `Outcome`.
 pub fn boottime() -> Nanos {
-    let now = clock_gettime(ClockId::Boottime);
+    nanos(ClockId::Boottime)
+}
+
+/// The clock of the probes: time since boot without suspend.
+pub fn monotonic() -> Nanos {
+    nanos(ClockId::Monotonic)
+}
+
+fn nanos(clock: ClockId) -> Nanos {
+    let now = clock_gettime(clock);
     // The clock starts at 0 and never goes back, so neither part is negative.
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }

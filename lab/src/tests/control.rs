@@ -47,7 +47,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off, run }
+    Test { name, machines: &[Machine::Two], off, run }
 }
 
 /// A stranded workload that runs already.

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use migrate_common::{Counter, CpuKey, Drain, HintKey, SAMPLE_PERIOD_NS, TaskCounters};
+use migrate_common::{Counter, CpuKey, Drain, HintKey, TaskCounters};
 use migrate_ctl::probes::{Counts, Probes};
 
 use crate::sys;
-use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted};
 use crate::witness::vmstat;
 use crate::worker::{Did, Worker};
 
@@ -20,11 +20,16 @@ pub(crate) const TESTS: &[Test] = &[
     test("drains_are_counted_and_timed", Off::Probe("drains"), drains),
     test("threads_that_wait_for_moving_pages_are_counted", Off::Probe("waits"), waits),
     test("hint_faults_name_both_nodes", Off::Probe("hint_faults"), hint_faults),
-    test("cpu_time_is_on_the_node_it_was_used_on", Off::Probe("cpu_time"), cpu_time),
+    test("cpu_time_is_on_the_node_it_was_used_on", Off::Probe("cpu_time"), |lab| {
+        cpu_time(&mut lab.probes()?)
+    }),
+    test("cpu_time_without_clocks_is_that_of_switches", Off::Probe("cpu_time"), |lab| {
+        cpu_time(&mut lab.probes_with(&["perf cpu-clock"], u32::MAX)?)
+    }),
 ];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off, run }
+    Test { name, machines: TWO_AND_MORE, off, run }
 }
 
 fn drains(lab: &Lab) -> Result<()> {
@@ -103,11 +108,10 @@ fn hints(probes: &mut Probes, worker: &mut Worker) -> Result<()> {
     claim(remote >= truth / 2, || format!("hint faults from node 1 to node 0: {remote} of {truth}"))
 }
 
-fn cpu_time(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
+fn cpu_time(probes: &mut Probes) -> Result<()> {
     let mut worker = Worker::start("burn --node 1 --millis 5000")?;
     let mut did = None;
-    let (before, after) = counted(&mut probes, || {
+    let (before, after) = counted(probes, || {
         did = Some(worker.act()?);
         Ok(())
     })?;
@@ -115,7 +119,7 @@ fn cpu_time(lab: &Lab) -> Result<()> {
     let on = |node| {
         let key = CpuKey { tgid: worker.pid(), node };
         let of = |counts: &Counts| counts.cpu.get(&key).copied().unwrap_or(0);
-        (of(&after) - of(&before)) * SAMPLE_PERIOD_NS
+        of(&after) - of(&before)
     };
     let (away, here) = (on(0), on(1));
     // A CPU that stood still for long does not tick, but its time goes on.

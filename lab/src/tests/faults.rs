@@ -9,7 +9,7 @@ use migrate_ctl::procfs::process;
 
 use crate::swap::Swap;
 use crate::sys;
-use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::test::{Lab, ONE_AND_MORE, Off, Test, claim, counted};
 use crate::tests::counts::{NOISE, PAGES, act, near};
 use crate::witness::vmstat;
 use crate::worker::Worker;
@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off, run }
+    Test { name, machines: ONE_AND_MORE, off, run }
 }
 
 /// The kernel counts; we must only read the right fields.
@@ -125,7 +125,7 @@ fn fault_time(lab: &Lab) -> Result<()> {
 /// Nothing vanishes where a map is too small: what it cannot hold counts as lost.
 fn crowd(lab: &Lab) -> Result<()> {
     for most in [u32::MAX, FEW] {
-        let mut probes = lab.probes_with(most)?;
+        let mut probes = lab.probes_with(&[], most)?;
         let earlier = sys::usage_of_children();
         let (before, after) = counted(&mut probes, || {
             let words = format!("touch --node 0 --pages {PAGES}");

@@ -28,14 +28,14 @@ pub(crate) const TESTS: &[Test] = &[
     test("run_says_that_there_is_no_btf", no_btf),
     Test {
         name: "migrate_to_a_node_without_memory_says_so",
-        machine: Machine::Memoryless,
+        machines: &[Machine::Memoryless],
         off: Off::Nothing,
         run: no_memory,
     },
 ];
 
 const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off: Off::Nothing, run }
+    Test { name, machines: &[Machine::Two], off: Off::Nothing, run }
 }
 
 fn unknown_node(_lab: &Lab) -> Result<()> {

@@ -9,7 +9,7 @@ use migrate_ctl::model::NodeId;
 use migrate_ctl::probes::Counts;
 
 use crate::swap::Swap;
-use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::test::{Lab, ONE_AND_MORE, Off, TWO_AND_MORE, Test, claim, counted};
 use crate::tests::control::until;
 use crate::tests::counts::{NOISE, PAGES, act, near};
 use crate::worker::Worker;
@@ -25,12 +25,12 @@ pub(crate) const TESTS: &[Test] = &[
     test("isolation_counts_each_page_tried", tried),
     test("isolation_counts_refusals_of_merged_pages", refused),
     test("isolation_counts_pinned_pages_put_back", put_back),
-    test("isolation_for_huge_pages_is_khugepaged", khugepaged),
-    test("isolation_by_madvise_is_other", madvise),
+    Test { machines: ONE_AND_MORE, ..test("isolation_for_huge_pages_is_khugepaged", khugepaged) },
+    Test { machines: ONE_AND_MORE, ..test("isolation_by_madvise_is_other", madvise) },
 ];
 
 const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off: Off::Probe("isolation"), run }
+    Test { name, machines: TWO_AND_MORE, off: Off::Probe("isolation"), run }
 }
 
 fn tried(lab: &Lab) -> Result<()> {

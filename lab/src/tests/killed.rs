@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const TESTS: &[Test] = &[Test {
     name: "twenty_processes_killed_around_their_move_are_all_accounted_for",
-    machine: Machine::Two,
+    machines: &[Machine::Two],
     off: Off::Probe("life"),
     run: killed,
 }];

@@ -7,7 +7,7 @@ use migrate_common::{MigrationTotals, Migrations};
 use migrate_ctl::probes::{Counts, Probes};
 
 use crate::sys;
-use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted};
 use crate::tests::counts::{NOISE, PAGES, balancing, near};
 use crate::tests::isolation;
 use crate::witness::vmstat;
@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off: Off::Probe("migrations"), run }
+    Test { name, machines: TWO_AND_MORE, off: Off::Probe("migrations"), run }
 }
 
 fn charged(lab: &Lab) -> Result<()> {

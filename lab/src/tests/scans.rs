@@ -8,7 +8,7 @@ use migrate_ctl::model::NodeId;
 use migrate_ctl::probes::Counts;
 
 use crate::swap::Swap;
-use crate::test::{Lab, Machine, Off, Test, claim, counted, say};
+use crate::test::{Lab, ONE_AND_MORE, Off, Test, claim, counted, say};
 use crate::tests::counts::{NOISE, near};
 use crate::witness::{cgroup_stat, vmstat};
 use crate::worker::Worker;
@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off: Off::Probe("scans"), run }
+    Test { name, machines: ONE_AND_MORE, off: Off::Probe("scans"), run }
 }
 
 /// With the classic LRU and with the multi-generational one.

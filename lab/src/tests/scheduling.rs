@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use migrate_common::{Counter, CrossKey};
 use migrate_ctl::probes::Counts;
 
-use crate::test::{Lab, Machine, Off, Test, claim, counted};
+use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted};
 use crate::tests::counts::{act, near};
 use crate::worker::Worker;
 
@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machine: Machine::Two, off, run }
+    Test { name, machines: TWO_AND_MORE, off, run }
 }
 
 fn crossings(lab: &Lab) -> Result<()> {

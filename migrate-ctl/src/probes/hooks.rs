@@ -173,6 +173,17 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
     ]
 }
 
+/// What counts CPU time where there is no clock to sample it.
+pub(super) fn without_clock(btf: &Btf) -> Hook {
+    let function = "sched_switch";
+    let program = match btf.tracepoint_arguments(function) {
+        Some(3 | 4) => needs(btf, &[("task_struct", "tgid")]).map(|()| function),
+        Some(other) => Err(format!("{function} has {other} arguments here, 3 or 4 are known")),
+        None => Err(format!("this kernel has no tracepoint {function}")),
+    };
+    Hook { signal: "cpu_time", kind: Kind::TracePoint, function, program }
+}
+
 /// The program that fits, or why none does.
 type Fit = Result<&'static str, String>;
 

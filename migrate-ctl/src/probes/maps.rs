@@ -7,19 +7,20 @@ use aya::{Ebpf, Pod};
 use migrate_common::{
     ALL_REASONS, CpuKey, CrossKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, Isolated,
     LOST_SLOTS, MAX_CALLERS, MAX_CPU_TIMES, MAX_CPUS, MAX_HINTS, MAX_TASKS, MigrationKey,
-    MigrationTotals, Migrations, OwnMove, SCAN_KINDS, Scanned, TaskCounters,
+    MigrationTotals, Migrations, OwnMove, SCAN_KINDS, Scanned, Since, TaskCounters,
 };
 
 use super::ProbesError;
 use crate::model::{NodeId, each_node};
 use crate::mover::MoveCounter;
+use crate::sys;
 use crate::topology::Topology;
 
 /// Everything counted since the probes were attached, but for processes forgotten since.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub tasks: BTreeMap<u32, TaskCounters>,
-    /// Samples, one each `SAMPLE_PERIOD_NS` of CPU time.
+    /// CPU time in ns.
     pub cpu: BTreeMap<CpuKey, u64>,
     pub hints: BTreeMap<HintKey, u64>,
     pub migrations: BTreeMap<MigrationKey, MigrationTotals>,
@@ -42,6 +43,9 @@ pub struct Counts {
 pub(super) struct Maps {
     tasks: HashMap<MapData, u32, TaskCounters>,
     cpu: HashMap<MapData, CpuKey, u64>,
+    since: PerCpuArray<MapData, Since>,
+    /// By number of the CPU.
+    nodes: Vec<Option<u32>>,
     hints: HashMap<MapData, HintKey, u64>,
     migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
     by_reason: PerCpuArray<MapData, Migrations>,
@@ -54,10 +58,12 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ProbesError> {
+    pub(super) fn take(ebpf: &mut Ebpf, topology: &Topology) -> Result<Self, ProbesError> {
         Ok(Self {
             tasks: take(ebpf, "TASKS")?,
             cpu: take(ebpf, "CPU_TIME")?,
+            since: take(ebpf, "SINCE")?,
+            nodes: nodes_of_cpus(topology),
             hints: take(ebpf, "HINTS")?,
             migrations: take(ebpf, "MIGRATIONS")?,
             by_reason: take(ebpf, "BY_REASON")?,
@@ -79,6 +85,15 @@ impl Maps {
             crossings: entries(&self.crossings).map_err(at("CROSSINGS"))?,
             ..Counts::default()
         };
+        // Who runs now has not been switched from yet.
+        let now = sys::monotonic();
+        let running = self.since.get(&0, 0).map_err(at("SINCE"))?;
+        for (since, node) in running.iter().zip(&self.nodes) {
+            if let (Some(node), Ok(tgid @ 1..)) = (*node, u32::try_from(since.tgid)) {
+                let ran = now.saturating_sub(since.at);
+                *counts.cpu.entry(CpuKey { tgid, node }).or_default() += ran;
+            }
+        }
         for (name, reason) in reasons {
             let mut all = Migrations::default();
             for cpu in self.by_reason.get(reason, 0).map_err(at("BY_REASON"))?.iter() {
@@ -210,6 +225,18 @@ impl Sizes {
             ("SCANS", self.nodes * SCAN_KINDS),
         ]
     }
+}
+
+fn nodes_of_cpus(topology: &Topology) -> Vec<Option<u32>> {
+    let mut nodes = Vec::new();
+    for (cpu, node) in topology.cpus() {
+        let cpu = cpu as usize;
+        if nodes.len() <= cpu {
+            nodes.resize(cpu + 1, None);
+        }
+        nodes[cpu] = Some(u32::from(topology.id(node).0));
+    }
+    nodes
 }
 
 /// Tells the probes the node of each CPU.
