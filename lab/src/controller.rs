@@ -18,6 +18,8 @@ use crate::sys;
 const BINARY: &str = "/bin/migrate-ctl";
 /// The emulator is slow while it verifies probes.
 const START: Duration = Duration::from_secs(60);
+/// As a machine with two sockets would have it.
+const LATENCY_RATIO: &str = "--latency-ratio 2.1";
 const STOP: Duration = Duration::from_secs(30);
 const ADDRESS: &str = "127.0.0.1:9816";
 
@@ -56,8 +58,14 @@ pub(crate) struct Said {
 }
 
 impl Controller {
-    /// Returns once it is up. `words` are those after `migrate-ctl run`, split at spaces.
+    /// Returns once it is up. `words` are those after `migrate-ctl run`, split at spaces. All
+    /// memory is equally fast in a guest, so that the ratio must be configured.
     pub(crate) fn start(words: &str) -> Result<Self> {
+        Self::measuring(&format!("{LATENCY_RATIO} {words}"))
+    }
+
+    /// The same with what it measures.
+    pub(crate) fn measuring(words: &str) -> Result<Self> {
         let mut controller = Self::spawn(words, &[])?;
         controller.wait_until_up()?;
         Ok(controller)
@@ -65,7 +73,8 @@ impl Controller {
 
     /// The same without some capabilities, by number.
     pub(crate) fn start_without(words: &str, capabilities: &'static [u32]) -> Result<Self> {
-        let mut controller = Self::spawn(words, capabilities)?;
+        let words = format!("{LATENCY_RATIO} {words}");
+        let mut controller = Self::spawn(&words, capabilities)?;
         controller.wait_until_up()?;
         Ok(controller)
     }

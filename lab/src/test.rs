@@ -64,6 +64,8 @@ pub(crate) enum Off {
     Guard(&'static str),
     /// The mode: `enforce` instead of `observe`, or the other way round.
     Mode,
+    /// The measurement of memory latency: a ratio is configured instead.
+    Measurement,
 }
 
 /// What a test works with.
@@ -117,11 +119,20 @@ impl Lab {
         self.controller(if self.off == Some(Off::Mode) { "observe" } else { "enforce" }, words)
     }
 
+    /// The controller in `enforce`, with the ratios of memory latency that it measures itself.
+    pub(crate) fn measuring(&self, words: &str) -> Result<Controller> {
+        if self.off == Some(Off::Measurement) {
+            self.enforce(words)
+        } else {
+            Controller::measuring(&format!("--mode enforce {words}"))
+        }
+    }
+
     fn controller(&self, mode: &str, words: &str) -> Result<Controller> {
         let off = match self.off {
             Some(Off::Probe(signal)) => format!("--without {signal}"),
             Some(Off::Guard(reason)) => format!("--guard-off {reason}"),
-            Some(Off::Mode | Off::Nothing) | None => String::new(),
+            Some(Off::Mode | Off::Measurement | Off::Nothing) | None => String::new(),
         };
         Controller::start(&format!("--mode {mode} {words} {off}"))
     }

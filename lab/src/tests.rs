@@ -6,6 +6,7 @@ mod faults;
 mod input;
 mod isolation;
 mod killed;
+mod latency;
 mod machines;
 mod migrations;
 mod scans;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> impl Iterator<Item = Test> {
         migrations::TESTS,
         scans::TESTS,
         scheduling::TESTS,
+        latency::TESTS,
         counts::TESTS,
         control::TESTS,
         killed::TESTS,

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::config::{Config, Filter};
 use crate::instance::{self, InstanceError, LOCK_FILE};
 use crate::journal::{Fact, Journal};
+use crate::latency::{Latency, Meter};
 use crate::ledger::Ledger;
 use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, PidRef, Reason, Tick, Verdict};
 use crate::mover::{MoveCounter, Mover};
@@ -51,6 +52,8 @@ pub struct Options {
     pub without: Vec<String>,
     pub journal: Option<PathBuf>,
     pub config: Config,
+    /// Latency of other nodes' memory ÷ local latency; measured if none is given.
+    pub latency_ratio: Option<f32>,
 }
 
 /// Why the controller cannot run here. Each is one line with its remedy.
@@ -182,7 +185,8 @@ impl Controller {
         } else {
             Filter::default()
         };
-        let sampler = Sampler::new(root, topology, Some(probes), boundness, filter)
+        let latency = latency(&topology, options.latency_ratio);
+        let sampler = Sampler::new(root, topology, Some(probes), boundness, filter, latency)
             .map_err(StartError::Sampler)?;
         let (published, snapshots) = watch::channel(None);
         tokio::spawn(http::serve(listener, snapshots, http::Limits::default()));
@@ -396,6 +400,19 @@ impl Controller {
         let moves: u64 = self.ledger.ended.values().sum();
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();
         format!("stopped after {} ticks: {moves} moves, {pages} pages", self.cost.ticks)
+    }
+}
+
+fn latency(topology: &Arc<Topology>, configured: Option<f32>) -> Latency {
+    if let Some(ratio) = configured {
+        return Latency::Configured(ratio);
+    }
+    match Meter::start(Arc::clone(topology)) {
+        Ok(meter) => Latency::Measured(meter),
+        Err(error) => {
+            warn!(%error, "memory latency cannot be measured; the firmware's distances must do");
+            Latency::Firmware
+        }
     }
 }
 

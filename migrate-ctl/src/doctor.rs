@@ -9,11 +9,11 @@ use std::path::Path;
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
-use crate::model::{NodeId, NodeVec};
+use crate::model::{Est, NodeId, NodeVec};
 use crate::probes::Probes;
 use crate::snapshot::{HookState, HookVerdict};
 use crate::topology::{Topology, TopologyError};
-use crate::{procfs, sys};
+use crate::{latency, procfs, sys};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -52,6 +52,8 @@ pub struct NodeLine {
     pub memory: bool,
     /// By node: latency ÷ local latency, as the firmware says.
     pub ratios: NodeVec<f32>,
+    /// The same as measured just now.
+    pub measured: NodeVec<Option<Est>>,
 }
 
 pub fn examine(root: &Path) -> Report {
@@ -146,9 +148,18 @@ fn nodes(root: &Path, checks: &mut Vec<Check>) -> (Option<Topology>, Vec<NodeLin
             return (None, Vec::new());
         }
     };
+    let measured = latency::measure(&topology).unwrap_or_else(|error| {
+        checks.push(lost(
+            "latency",
+            error.to_string(),
+            "without a measurement the firmware's distances are taken; free memory on each node",
+        ));
+        None
+    });
     let lines: Vec<NodeLine> = observed
-        .values()
-        .map(|node| NodeLine {
+        .iter()
+        .map(|(position, node)| NodeLine {
+            measured: measured.as_ref().map_or_else(NodeVec::default, |all| all[position].clone()),
             node: node.id,
             cpus: node.has_cpus,
             memory: node.has_memory,
@@ -266,7 +277,7 @@ impl Display for Report {
                 node.ratios.values().map(|ratio| format!("{ratio:.1}")).collect();
             writeln!(
                 f,
-                "      node {:15} {}, {}; latency ratios {} (firmware)",
+                "      node {:15} {}, {}; latency ratios {} (firmware){}",
                 node.node.0,
                 if node.cpus { "with CPUs" } else { "no CPUs" },
                 if node.memory {
@@ -275,6 +286,7 @@ impl Display for Report {
                     "no memory".into()
                 },
                 ratios.join(" "),
+                measured(&node.measured),
             )?;
         }
         for hook in &self.hooks {
@@ -288,6 +300,18 @@ impl Display for Report {
         }
         let verdict = if self.can_run { "can run here" } else { "cannot run here" };
         write!(f, "migrate-ctl {verdict}")
+    }
+}
+
+fn measured(ratios: &NodeVec<Option<Est>>) -> String {
+    let shown = ratios.values().map(|ratio| match ratio {
+        Some(Est { low, mid, high, .. }) => format!(" {mid:.2} ({low:.2} to {high:.2})"),
+        None => " -".to_owned(),
+    });
+    if ratios.is_empty() {
+        String::new()
+    } else {
+        format!(",{} (measured)", shown.collect::<String>())
     }
 }
 

@@ -14,6 +14,7 @@ pub mod btf;
 pub mod probes;
 pub mod topology;
 pub mod procfs;
+pub mod latency;
 pub mod placement;
 pub mod sampler;
 

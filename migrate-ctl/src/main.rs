@@ -72,6 +72,10 @@ struct Run {
     /// Append decisions and outcomes to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Take the memory of every other node for so many times slower than local memory, instead of
+    /// measuring it
+    #[arg(long, value_name = "RATIO", value_parser = ratio)]
+    latency_ratio: Option<f32>,
     /// MiB that all moves together may move in a second
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u64).range(1..=1 << 20))]
     rate: u64,
@@ -155,6 +159,7 @@ fn run(args: Run) -> Exit {
         without: args.without,
         journal: args.journal,
         config,
+        latency_ratio: args.latency_ratio,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -237,6 +242,15 @@ fn say(text: impl std::fmt::Display) {
 fn complain(error: &anyhow::Error, exit: Exit) -> Exit {
     eprintln!("migrate-ctl: {error:#}");
     exit
+}
+
+fn ratio(text: &str) -> Result<f32, String> {
+    let ratio: f32 = text.parse().map_err(|error| format!("`{text}` is not a ratio: {error}"))?;
+    if (1.0..=100.0).contains(&ratio) {
+        Ok(ratio)
+    } else {
+        Err(format!("{ratio} is not between 1 and 100 times the local latency"))
+    }
 }
 
 fn tick(text: &str) -> Result<Duration, String> {

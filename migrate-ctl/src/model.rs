@@ -103,6 +103,10 @@ pub type NodeMask = NodeVec<bool>;
 pub enum Source {
     /// Distances of the firmware (SLIT) ÷ 10.
     Firmware,
+    /// Pointers followed through flushed memory of each node.
+    Measured,
+    /// Set by the user.
+    Configured,
     /// A stated assumption.
     Prior,
     /// Sampled frame numbers of `/proc/PID/pagemap`.

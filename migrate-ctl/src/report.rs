@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use crate::model::{Decision, DomainObs, NodeObs, NodeVec, Verdict};
+use crate::model::{Decision, DomainObs, Est, NodeObs, NodeVec, Source, Verdict};
 use crate::policy;
 
 /// Below this loss, in seconds per second of all processes together, NUMA does not matter.
@@ -70,17 +70,21 @@ pub fn summary(seen: &Seen<'_>) -> String {
 
 fn machine(nodes: &NodeVec<NodeObs>) -> String {
     let mut text = format!("{} node{}", nodes.len(), if nodes.len() == 1 { "" } else { "s" });
-    let farthest = nodes
-        .values()
-        .flat_map(|node| node.latency.values())
-        .map(|ratio| ratio.mid)
-        .fold(1.0, f32::max);
-    if nodes.len() > 1 {
+    let ratios = nodes.values().flat_map(|node| node.latency.values());
+    let farthest = ratios.max_by(|a, b| a.mid.total_cmp(&b.mid));
+    if let (Some(farthest), true) = (farthest, nodes.len() > 1) {
+        let Est { low, mid, high, source } = farthest;
         // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "; the firmware says that the farthest memory is {farthest:.1} times slower"
-        );
+        let _ = write!(text, "; the farthest memory is {mid:.2} times slower");
+        let _ = match source {
+            Source::Measured => write!(text, " ({low:.2} to {high:.2}, measured)"),
+            Source::Configured => write!(text, " (configured)"),
+            Source::Firmware
+            | Source::Prior
+            | Source::Pagemap
+            | Source::MovePages
+            | Source::CpuPlacement => write!(text, " (firmware)"),
+        };
     }
     text
 }

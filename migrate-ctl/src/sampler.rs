@@ -11,6 +11,7 @@ use anyhow::Context;
 use migrate_common::{Counter, Isolated, Migrations, SCAN_KINDS, Scanned};
 
 use crate::config::Filter;
+use crate::latency::Latency;
 use crate::model::{
     Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
     NodeVec, Pages, PidRef, Tick,
@@ -42,6 +43,7 @@ pub struct Sampler {
     boundness: Est,
     /// Whose memory we may look at.
     filter: Filter,
+    latency: Latency,
     last: Counts,
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
@@ -69,6 +71,7 @@ impl Sampler {
         probes: Option<Probes>,
         boundness: Est,
         filter: Filter,
+        latency: Latency,
     ) -> anyhow::Result<Self> {
         let nodes = topology.len();
         let totals = Totals {
@@ -83,6 +86,7 @@ impl Sampler {
             probes,
             boundness,
             filter,
+            latency,
             last: Counts::default(),
             threads: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -130,7 +134,8 @@ impl Sampler {
     /// into: on 6.1 we would wait behind the target, and the target behind the move.
     pub fn tick(&mut self, wants_mempolicy: &[PidRef], moving: &[PidRef]) -> anyhow::Result<Tick> {
         // All that may fail comes before the first change.
-        let nodes = self.topology.observe(&self.root)?;
+        let mut nodes = self.topology.observe(&self.root)?;
+        self.latency.fill(&mut nodes);
         let counts = match &mut self.probes {
             Some(probes) => probes.read()?,
             None => Counts::default(),

@@ -12,7 +12,7 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, geteuid, getrlimit, pidfd_open, setrlimit,
 };
 pub use rustix::thread::CapabilitySet;
-use rustix::thread::{capabilities, gettid, set_capabilities};
+use rustix::thread::{CpuSet, capabilities, gettid, sched_setaffinity, set_capabilities};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::{Nanos, NodeId};
@@ -100,6 +100,112 @@ impl Pinned {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         Ok(ready > 0)
+    }
+}
+
+/// Lets the calling thread run on these CPUs only.
+///
+/// # Errors
+/// None of them is online and in our cpuset.
+pub fn run_on(cpus: &[u32]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    // Beyond the set's size there is nothing to set.
+    for &cpu in cpus.iter().filter(|cpu| (**cpu as usize) < CpuSet::MAX_CPU) {
+        set.set(cpu as usize);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Memory of ours that stays on one node.
+pub struct NodeMemory {
+    start: *mut u64,
+    words: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone.
+unsafe impl Send for NodeMemory {}
+
+impl NodeMemory {
+    /// # Errors
+    /// There is no such memory.
+    pub fn on(node: NodeId, bytes: usize) -> io::Result<Self> {
+        let mut memory = Self::anywhere(bytes)?;
+        let bits = NodeBits::new(&[node]);
+        // SAFETY: the range is our own mapping and the mask outlives the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                memory.start,
+                bytes,
+                libc::MPOL_BIND,
+                bits.words.as_ptr(),
+                bits.maxnode(),
+                0,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        memory.words().fill(0);
+        Ok(memory)
+    }
+
+    /// Wherever the calling thread gets memory; a power of two of bytes.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn anywhere(bytes: usize) -> io::Result<Self> {
+        assert!(bytes.is_power_of_two() && bytes >= size_of::<u64>(), "{bytes} bytes");
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice replaces nothing.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start.cast(), words: bytes / size_of::<u64>() })
+    }
+
+    pub fn words(&mut self) -> &mut [u64] {
+        // SAFETY: the mapping is ours, writable, zeroed by the kernel and of this length.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.words) }
+    }
+
+    /// Takes the lines of these words out of every cache.
+    pub fn flush(&self, words: &[usize]) {
+        for &word in words {
+            assert!(word < self.words, "word {word} of {}", self.words);
+            // SAFETY: inside our mapping; the instruction changes no memory.
+            unsafe { core::arch::x86_64::_mm_clflush(self.start.wrapping_add(word).cast()) };
+        }
+        // SAFETY: a fence has no preconditions.
+        unsafe { core::arch::x86_64::_mm_mfence() };
+    }
+
+    /// Goes so many steps from a word; each word holds the number of the next.
+    pub fn follow(&self, first: usize, steps: usize) -> u64 {
+        let mut next = first as u64;
+        for _ in 0..steps {
+            // A mask: a division would take part of the time that is measured.
+            let word = usize::try_from(next).unwrap_or(0) & (self.words - 1);
+            // SAFETY: inside our mapping, whose size is a power of two; volatile, so that each access happens.
+            next = unsafe { self.start.wrapping_add(word).read_volatile() };
+        }
+        next
+    }
+}
+
+impl Drop for NodeMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing borrows from it.
+        unsafe { libc::munmap(self.start.cast(), self.words * size_of::<u64>()) };
     }
 }
 

@@ -30,6 +30,7 @@ const PERFMON_AND_ADMIN: &[u32] = &[38, 21];
 
 pub(crate) const TESTS: &[Test] = &[
     test("a_stranded_process_is_followed", Off::Mode, followed),
+    test("where_all_memory_is_equally_fast_nothing_moves", Off::Measurement, equally_fast),
     test("observe_moves_nothing", Off::Mode, observe),
     test("a_process_with_a_task_policy_stays", Off::Guard("mempolicy"), task_policy),
     test("a_process_with_one_bound_mapping_stays", Off::Guard("mempolicy"), bound_mapping),
@@ -81,6 +82,18 @@ pub(super) fn follows(lab: &Lab, from: u16, to: u16) -> Result<()> {
     claim(ours * 20 >= arrived * 19, || format!("{arrived} pages came, we moved {ours}"))?;
     ensure!(controller.is_up()?, "the controller ended: {}", controller.log());
     Ok(())
+}
+
+/// The firmware of every guest claims that other nodes are farther.
+fn equally_fast(lab: &Lab) -> Result<()> {
+    let worker = stranded(STRAND)?;
+    let before = pages_on(worker.pid(), 0)?;
+    let controller = lab.measuring(&format!("--include pid:{}", worker.pid()))?;
+    let said = |log: &String| log.contains("measured");
+    let log = until(PATIENCE, || Ok(controller.log()), said)?;
+    std::thread::sleep(LINGER);
+    unmoved(&worker, before)?;
+    claim(said(&log), || format!("its summary does not say what was measured: {log}"))
 }
 
 /// Looks until it is good, at the longest for so long; returns what it saw last.

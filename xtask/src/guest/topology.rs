@@ -38,6 +38,14 @@ impl Topology {
         }
     }
 
+    /// Between any two nodes; not the same everywhere, so that tests do not come to rely on it.
+    pub(crate) fn distance(self) -> u32 {
+        match self {
+            Self::Four => 31,
+            Self::Two | Self::One | Self::Cpuless | Self::Memoryless => super::DISTANCE,
+        }
+    }
+
     /// Its nodes, by number.
     pub(crate) fn nodes(self) -> Vec<Node> {
         let whole = Node { cpus: 2, memory_mib: 1024 };

@@ -129,7 +129,8 @@ impl Guests {
         let name = format!("test-{boot}").replace(' ', "-");
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
-        Ok(Guest { nodes, disks: DISKS.to_vec(), timeout: TIMEOUT, ..guest })
+        let distance = boot.topology.distance();
+        Ok(Guest { nodes, distance, disks: DISKS.to_vec(), timeout: TIMEOUT, ..guest })
     }
 
     /// What is wrong with a boot beside the tests that failed in it.

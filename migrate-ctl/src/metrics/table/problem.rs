@@ -202,6 +202,8 @@ fn counter(snapshot: &Snapshot, counter: Counter) -> f64 {
 const fn source(source: Source) -> &'static str {
     match source {
         Source::Firmware => "firmware",
+        Source::Measured => "measured",
+        Source::Configured => "configured",
         Source::Prior => "prior",
         Source::Pagemap => "pagemap",
         Source::MovePages => "move_pages",
