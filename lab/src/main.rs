@@ -11,6 +11,7 @@ mod worker;
 mod ksm;
 mod swap;
 mod controller;
+mod far;
 
 mod test;
 mod tests;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Args),
     /// A busy machine for a Prometheus outside
     Scene(scene::Args),
+    /// Reads each node's memory from each node, for the check of a far machine
+    Far,
     /// Instructions that the probes cost, where the clock counts them
     Bench,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test::run(&args)),
         Command::Demo(args) => demo::run(&args),
         Command::Scene(args) => scene::run(&args),
+        Command::Far => far::check().map(|()| ExitCode::SUCCESS),
         Command::Bench => bench::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -6,6 +6,22 @@ use anyhow::{Context, Result};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+/// Nodes with memory.
+pub(crate) fn with_memory() -> Result<Vec<u16>> {
+    numbers("has_memory")
+}
+
+/// Nodes with CPUs.
+pub(crate) fn with_cpus() -> Result<Vec<u16>> {
+    numbers("has_cpu")
+}
+
+fn numbers(file: &str) -> Result<Vec<u16>> {
+    let path = format!("/sys/devices/system/node/{file}");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    Ok(list(&text)?.into_iter().map(u16::try_from).collect::<Result<_, _>>()?)
+}
+
 /// CPUs of a node; none for one without CPUs.
 pub(crate) fn cpus(node: u16) -> Result<Vec<usize>> {
     let path = format!("/sys/devices/system/node/node{node}/cpulist");
@@ -28,6 +44,14 @@ pub(crate) fn run_on(thread: Option<Pid>, node: u16) -> Result<()> {
         set.set(cpu);
     }
     sched_setaffinity(thread, &set).with_context(|| format!("run on the CPUs of node {node}"))
+}
+
+/// Lets the calling thread run on the first CPU of one node only.
+pub(crate) fn run_on_one(node: u16) -> Result<()> {
+    let cpu = *cpus(node)?.first().with_context(|| format!("node {node} has no CPU"))?;
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
 }
 
 /// Lets every thread of a process run on the CPUs of one node only.

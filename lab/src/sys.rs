@@ -12,6 +12,8 @@ const MOVE: libc::c_int = 2;
 
 /// Bytes of a base page.
 pub(crate) const PAGE: usize = 4096;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Memory of this process, 4 KiB pages only, so that counts are exact.
 pub(crate) struct Memory {
@@ -85,6 +87,19 @@ impl Memory {
     pub(crate) fn read(&self, page: usize) -> u64 {
         let word = self.word(page);
         // SAFETY: as for `write`; anonymous memory is always initialised.
+        unsafe { word.read_volatile() }
+    }
+
+    /// Cache lines in it.
+    pub(crate) fn lines(&self) -> usize {
+        self.pages * PAGE / LINE
+    }
+
+    pub(crate) fn read_line(&self, line: usize) -> u64 {
+        assert!(line < self.lines(), "line {line} of {}", self.lines());
+        let word: *mut u64 = self.start.wrapping_add(line * LINE).cast();
+        // SAFETY: the line is inside the mapping and aligned; anonymous memory is always
+        // initialised.
         unsafe { word.read_volatile() }
     }
 
@@ -331,6 +346,18 @@ pub(crate) fn unmount(target: &str) -> io::Result<()> {
     let target = std::ffi::CString::new(target)?;
     // SAFETY: the string is terminated and outlives the call.
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }.into())
+}
+
+/// Tells the emulator's plugin, if there is one, where we are; no other effect.
+pub(crate) fn mark<const CODE: u32>() {
+    // SAFETY: a no-op, whatever the registers hold.
+    unsafe {
+        std::arch::asm!(
+            "nop dword ptr [rax + rax + {code}]",
+            code = const CODE,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
 }
 
 /// Drops clean caches of a file from memory.

@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Only tests whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// Of a far machine: remote latency ÷ local latency
+    #[arg(long, default_value_t = 1.0)]
+    factor: f64,
     /// Switch off what each test depends on, and see it fail
     #[arg(long)]
     broken: bool,
@@ -37,6 +40,8 @@ pub(crate) enum Machine {
     Four,
     Cpuless,
     Memoryless,
+    /// Two nodes, each really slower from the other
+    Far,
 }
 
 /// Nodes 0 and 1 with CPUs and memory.
@@ -71,6 +76,8 @@ pub(crate) enum Off {
 /// What a test works with.
 pub(crate) struct Lab {
     off: Option<Off>,
+    /// Remote latency ÷ local latency, as the machine was told to have it.
+    pub(crate) factor: f64,
 }
 
 /// A claim that does not hold.
@@ -155,22 +162,24 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         if !wanted || (args.broken && test.off == Off::Nothing) {
             continue;
         }
-        let passed = if args.broken { fails_when_broken(&test) } else { passes(&test) };
+        let off = args.broken.then_some(test.off);
+        let lab = Lab { off, factor: args.factor };
+        let passed = if args.broken { fails_when_broken(&test, &lab) } else { passes(&test, &lab) };
         failed += u32::from(!passed);
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn passes(test: &Test) -> bool {
-    let result = (test.run)(&Lab { off: None });
+fn passes(test: &Test, lab: &Lab) -> bool {
+    let result = (test.run)(lab);
     if let Err(error) = &result {
         say(&format!("{}: {error:#}", test.name));
     }
     verdict(test.name, result.is_ok())
 }
 
-fn fails_when_broken(test: &Test) -> bool {
-    let result = (test.run)(&Lab { off: Some(test.off) });
+fn fails_when_broken(test: &Test, lab: &Lab) -> bool {
+    let result = (test.run)(lab);
     let noticed = matches!(&result, Err(error) if error.is::<Violated>());
     match result {
         Ok(()) => say(&format!("{}: holds although {:?} is off", test.name, test.off)),

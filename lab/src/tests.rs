@@ -2,6 +2,7 @@
 
 mod control;
 mod counts;
+mod far;
 mod faults;
 mod input;
 mod isolation;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> impl Iterator<Item = Test> {
         killed::TESTS,
         machines::TESTS,
         input::TESTS,
+        far::TESTS,
     ];
     all.into_iter().flatten().map(|test| Test { ..*test })
 }

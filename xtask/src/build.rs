@@ -54,6 +54,19 @@ pub(crate) fn build() -> Result<Built> {
     Ok(built)
 }
 
+/// Builds the plugin of far guests for this version of the emulator's interface; returns its path.
+pub(crate) fn plugin(interface: u32) -> Result<PathBuf> {
+    let mut command = cargo();
+    command
+        .args(["rustc", "--release", "--locked", "-p", "far", "--crate-type", "cdylib"])
+        .arg("--target-dir")
+        .arg(target("plugin"))
+        .env("MIGRATE_PLUGIN_API", interface.to_string());
+    run(&mut command).context("build the emulator's plugin")?;
+    let library = target("plugin").join("release/libfar.so");
+    library.canonicalize().with_context(|| format!("find the plugin at {}", library.display()))
+}
+
 /// Builds the probes; returns the object's absolute path.
 fn probes() -> Result<PathBuf> {
     setup::need(Part::Ebpf)?;

@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let command = ["/bin/lab", "demo", "--balancing", &balancing].map(str::to_owned).to_vec();
     let settings = [("balancing", balancing)];
     let redis = Some(packages::redis()?.root);
-    let load = Load { command, settings: &settings, redis };
+    let load = Load { command, settings: &settings, redis, far: None };
     let name = format!("demo-{}", kernel.release);
     let guest = Rig::new()?.guest(&name, &kernel, &load)?;
     let nodes = vec![Node { cpus: 2, memory_mib: 1536 }; 2];

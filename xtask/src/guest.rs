@@ -6,6 +6,7 @@
 
 mod rig;
 mod topology;
+mod far;
 mod qemu;
 
 use std::fs::{self, File};
@@ -18,12 +19,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use far::Check;
+pub(crate) use far::{Far, Flaw};
 pub(crate) use qemu::Accel;
 pub(crate) use rig::{DISTANCE, Load, Rig};
 pub(crate) use topology::{Node, Topology};
 
 /// What the guest's init prints last, before the exit code.
 const VERDICT: &str = "MIGRATE-GUEST-EXIT ";
+/// How often a guest is looked after that says nothing.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a guest may take from its verdict to its end.
 const POWER_OFF: Duration = Duration::from_secs(10);
 
@@ -38,6 +43,8 @@ pub(crate) struct Guest {
     pub(crate) nodes: Vec<Node>,
     /// Between any two nodes; a node to itself is 10.
     pub(crate) distance: u32,
+    /// Makes other nodes as slow as it says, and counts what goes there.
+    pub(crate) far: Option<Far>,
     /// A TCP port of the host's loopback, and the guest's port behind it.
     pub(crate) forward: Option<(u16, u16)>,
     /// Sizes in MiB of empty disks: /dev/vda, /dev/vdb, ….
@@ -59,9 +66,11 @@ pub(crate) enum End {
 
 /// Boots the guest, hands over each line of its console, and returns how it ended.
 ///
-/// The whole console is in the log, whose path [`log`] tells.
+/// The whole console is in the log, whose path [`log`] tells. A far guest that is not as told is
+/// an error.
 pub(crate) fn boot(guest: &Guest, mut on_line: impl FnMut(&str)) -> Result<End> {
     let disks = Disks::create(guest)?;
+    let mut check = Check::of(guest)?;
     let mut log = create(&log(&guest.name))?;
     let mut command = qemu::command(guest, &disks.0);
     command.args(["-serial", "stdio", "-monitor", "none"]);
@@ -70,15 +79,22 @@ pub(crate) fn boot(guest: &Guest, mut on_line: impl FnMut(&str)) -> Result<End> 
     let lines = running.console()?;
     let deadline = Instant::now() + guest.timeout;
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = lines.recv_timeout(left.min(if check.is_some() { LOOK } else { left }));
+        if let Some(check) = &mut check {
+            check.look()?;
+        }
+        match line {
             Ok(line) => {
                 writeln!(log, "{line}").context("write the guest's log")?;
                 if let Some(code) = verdict(&line) {
                     running.wait(POWER_OFF);
+                    check.map_or(Ok(()), |mut check| check.end())?;
                     return Ok(End::Exit(code));
                 }
                 on_line(&line);
             }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout) => return Ok(End::TimedOut),
             Err(RecvTimeoutError::Disconnected) => return Ok(End::Died),
         }
@@ -90,9 +106,16 @@ pub(crate) fn attach(guest: &Guest) -> Result<()> {
     let disks = Disks::create(guest)?;
     let mut command = qemu::command(guest, &disks.0);
     command.args(["-serial", "mon:stdio"]);
+    let mut check = Check::of(guest)?;
+    let mut running = Running::start(command)?;
     // The end of the shell is the end of the guest; how it ended is of no interest.
-    command.status().with_context(|| format!("start {}", guest.qemu.display()))?;
-    Ok(())
+    while running.0.try_wait().context("wait for the guest")?.is_none() {
+        if let Some(check) = &mut check {
+            check.look()?;
+        }
+        thread::sleep(LOOK);
+    }
+    check.map_or(Ok(()), |mut check| check.end())
 }
 
 /// Where the guest's console is kept.

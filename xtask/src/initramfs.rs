@@ -38,7 +38,7 @@ pub(crate) struct Contents<'a> {
     pub(crate) redis: Option<&'a Path>,
     /// Program and arguments; empty asks for a shell.
     pub(crate) command: &'a [String],
-    /// Read by the guest's init: `balancing`.
+    /// Read by the guest's init: `balancing`, `far`.
     pub(crate) settings: &'a [(&'a str, String)],
 }
 

@@ -6,6 +6,7 @@
 
 mod tally;
 mod guests;
+mod far;
 mod dashboard;
 mod host;
 
@@ -47,16 +48,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let start = Instant::now();
     let mut tally = Tally::default();
     let wanted = |name: &str| args.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let boots = if args.no_vm { Vec::new() } else { boots(args.quick, &args.kernel) };
     let with_dashboard = wanted(DASHBOARD) && args.kernel.is_empty();
     let with_host = wanted(HOST);
-    let boots = if args.no_vm { Vec::new() } else { boots(args.quick, &args.kernel) };
+    let with_far = boots.iter().any(|boot| boot.kernel() == guests::REFERENCE);
     prepare(&boots, with_dashboard)?;
     if args.only.is_none() {
         stage("lint", || lints(&mut tally));
         stage("unit tests", || units(&mut tally));
     }
     if !args.no_vm {
-        let mut guests = Guests::new(args.only);
+        let mut guests = Guests::new(args.only.clone());
         if with_host {
             stage("this machine", || {
                 let result = guests.rig().and_then(|rig| host::check(rig.controller()));
@@ -65,6 +67,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
         for boot in boots {
             stage(&format!("guest {boot}"), || guests.run(&boot, &mut tally));
+        }
+        if with_far {
+            stage("far guests", || far::run(&mut guests, wanted, &mut tally));
         }
         if with_dashboard {
             stage("dashboard", || {

@@ -35,6 +35,10 @@ pub(crate) struct Args {
     /// Distance between any two nodes; a node to itself is 10.
     #[arg(long, default_value_t = DISTANCE, value_parser = clap::value_parser!(u32).range(11..=254))]
     distance: u32,
+    /// Really makes another node's memory so many times as slow as the own, by a plugin of the
+    /// emulator.
+    #[arg(long, value_parser = factor, conflicts_with = "accel")]
+    far: Option<f64>,
     /// NUMA balancing of the guest's kernel; as the kernel has it if not given.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=1))]
     balancing: Option<u8>,
@@ -58,8 +62,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let shell = args.command.is_empty();
     let settings: Vec<_> =
         args.balancing.iter().map(|balancing| ("balancing", balancing.to_string())).collect();
-    let load = Load { command: args.command, settings: &settings, redis: None };
-    let machine = Rig::new()?.guest("vm", &kernel, &load)?;
+    let rig = Rig::new()?;
+    let far = args.far.map(|factor| rig.far(factor)).transpose()?;
+    let load = Load { command: args.command, settings: &settings, redis: None, far };
+    let machine = rig.guest("vm", &kernel, &load)?;
     let one = Node { cpus: args.cpus, memory_mib: args.memory };
     let nodes = match args.topology {
         Some(topology) => topology.nodes(),
@@ -87,6 +93,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         End::Died => bail!("the guest died: {}", guest::log(&machine.name).display()),
         End::TimedOut => bail!("the guest ran for more than {} h", TIMEOUT.as_secs() / 3600),
     }
+}
+
+fn factor(text: &str) -> Result<f64> {
+    let factor = text.parse::<f64>().with_context(|| format!("no number: {text:?}"))?;
+    ensure!((1.0..=100.0).contains(&factor), "a factor of {factor}: it lies between 1 and 100");
+    Ok(factor)
 }
 
 fn ports(text: &str) -> Result<(u16, u16)> {

@@ -27,7 +27,9 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
     let mut qemu = dies_with_us(&guest.qemu);
     // Without `erms` and `fsrm` the emulator copies pages word by word: with
     // them a byte at a time, and every move looks far too slow.
-    match guest.accel.unwrap_or_else(available) {
+    // Only an emulator sees every access.
+    let accel = guest.accel.or_else(|| guest.far.as_ref().map(|_| Accel::Tcg));
+    match accel.unwrap_or_else(available) {
         Accel::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"]),
         Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
         Accel::Counted => {
@@ -36,6 +38,9 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
         }
     };
     qemu.args(["-display", "none", "-vga", "none", "-no-reboot", "-nodefaults"]);
+    if let Some(far) = &guest.far {
+        qemu.args(["-plugin", &far.argument(guest)]);
+    }
     qemu.args(machine(&guest.nodes, guest.distance));
     qemu.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
     // A kernel that stumbles must end the guest: what it counts afterwards is worth nothing.

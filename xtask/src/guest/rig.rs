@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Guest, Node};
+use super::{Far, Guest, Node};
 use crate::build::{self, Built};
 use crate::initramfs::{self, Contents};
 use crate::kernels::Kernel;
@@ -33,9 +33,16 @@ impl Rig {
         &self.built.controller
     }
 
+    /// What makes other nodes so many times as slow.
+    pub(crate) fn far(&self, factor: f64) -> Result<Far> {
+        Far::new(&self.qemu, factor)
+    }
+
     /// A guest that runs a command, or a shell for none; the caller changes what it wants else.
     pub(crate) fn guest(&self, name: &str, kernel: &Kernel, load: &Load<'_>) -> Result<Guest> {
         let initrd = target("guests").join(format!("{name}.cpio"));
+        let far = load.far.iter().map(|_| ("far", "1".to_owned()));
+        let settings: Vec<_> = load.settings.iter().cloned().chain(far).collect();
         let contents = Contents {
             busybox: &self.busybox,
             lab: &self.built.lab,
@@ -43,7 +50,7 @@ impl Rig {
             modules: &kernel.modules,
             redis: load.redis.as_deref(),
             command: &load.command,
-            settings: load.settings,
+            settings: &settings,
         };
         initramfs::write(&contents, &initrd)?;
         Ok(Guest {
@@ -54,6 +61,7 @@ impl Rig {
             initrd,
             nodes: vec![Node { cpus: 2, memory_mib: 1024 }; 2],
             distance: DISTANCE,
+            far: load.far.clone(),
             forward: None,
             disks: Vec::new(),
             timeout: Duration::from_secs(600),
@@ -68,4 +76,6 @@ pub(crate) struct Load<'a> {
     pub(crate) settings: &'a [(&'a str, String)],
     /// A folder with redis and its libraries.
     pub(crate) redis: Option<PathBuf>,
+    /// Other nodes are really slower; checked before the command runs.
+    pub(crate) far: Option<Far>,
 }

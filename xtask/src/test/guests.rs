@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::tally::{Tally, verdict};
-use crate::guest::{self, End, Guest, Load, Rig, Topology};
+use crate::guest::{self, End, Far, Guest, Load, Rig, Topology};
 use crate::kernels::{self, Kernel};
 use crate::paths::say;
 
@@ -83,11 +83,35 @@ impl Guests {
         }
     }
 
+    /// The same for a guest whose other node is so many times as slow.
+    pub(super) fn run_far(&mut self, factor: f64, far: &Far, tally: &mut Tally) {
+        if let Err(error) = self.try_run_far(factor, far, tally) {
+            tally.fail("guest far", &format!("{error:#}"));
+        }
+    }
+
     fn try_run(&mut self, boot: &Boot, tally: &mut Tally) -> Result<()> {
         let kernel = kernels::find(&boot.kernel).context("a kernel of the matrix is missing")?;
         let guest = self.guest(boot, &kernel)?;
-        let label = Boot { kernel: kernel.release.clone(), ..boot.clone() }.to_string();
-        let (mut end, mut seen) = watch(&guest, &label)?;
+        let label = Boot { kernel: kernel.release, ..boot.clone() }.to_string();
+        self.judge(&guest, &label, tally)
+    }
+
+    fn try_run_far(&mut self, factor: f64, far: &Far, tally: &mut Tally) -> Result<()> {
+        let kernel = kernels::find(REFERENCE)?;
+        let factor = factor.to_string();
+        let words = ["/bin/lab", "test", "--topology", "far", "--factor", &factor];
+        let only = self.only.iter().flat_map(|only| ["--only", only]);
+        let command = words.into_iter().chain(only).map(str::to_owned).collect();
+        let settings: &[_] = &[("balancing", "0".to_owned())];
+        let load = Load { command, settings, redis: None, far: Some(far.clone()) };
+        let guest = self.rig()?.guest("test-far", &kernel, &load)?;
+        let guest = Guest { timeout: TIMEOUT, ..guest };
+        self.judge(&guest, &format!("{} far", kernel.release), tally)
+    }
+
+    fn judge(&mut self, guest: &Guest, label: &str, tally: &mut Tally) -> Result<()> {
+        let (mut end, mut seen) = watch(guest, label)?;
         // The emulator loses a guest now and then while the kernel patches
         // itself. What failed before that stays failed: it is not asked again.
         if end == End::Died && seen.failed == 0 {
@@ -95,13 +119,13 @@ impl Guests {
             let log = guest::keep_log(&guest.name)?;
             let log = log.display();
             say(format!("{label}: the guest died without a verdict, booting it again; log: {log}"));
-            (end, seen) = watch(&guest, &label)?;
+            (end, seen) = watch(guest, label)?;
         }
         tally.passed += seen.passed;
         tally.failed += seen.failed;
         if let Some(why) = self.complaint(end, &seen) {
             let log = guest::log(&guest.name);
-            tally.fail(&format!("guest {boot}"), &format!("{why}; log: {}", log.display()));
+            tally.fail(&format!("guest {label}"), &format!("{why}; log: {}", log.display()));
         }
         Ok(())
     }
@@ -125,7 +149,7 @@ impl Guests {
         let command = words.into_iter().map(str::to_owned).collect();
         // Off: what comes to a node must have come by us.
         let settings: &[_] = &[("balancing", "0".to_owned())];
-        let load = Load { command, settings, redis: None };
+        let load = Load { command, settings, redis: None, far: None };
         let name = format!("test-{boot}").replace(' ', "-");
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
