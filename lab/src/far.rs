@@ -7,7 +7,7 @@ use far::check::{LAPS, LINES};
 use far::marker::Marker;
 
 use crate::nodes;
-use crate::sys::{self, Memory, PAGE, mark};
+use crate::sys::{Memory, PAGE, mark};
 
 /// Far beyond any cache of the model: a line is visited once in a stretch.
 const PAGES: usize = (16 << 20) / PAGE;
@@ -38,12 +38,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Memory bound to a node; the policy is gone afterwards.
+    /// Memory bound to a node, where the kernel's balancing leaves it.
     pub(crate) fn on(node: u16) -> Result<Self> {
         let mut memory = Memory::map(PAGES).context("map")?;
-        sys::bind_task(node).with_context(|| format!("bind to node {node}"))?;
+        memory.bind(node).with_context(|| format!("bind to node {node}"))?;
         memory.touch_all();
-        sys::unbind_task().context("unbind")?;
         Ok(Self { memory, next: std::cell::Cell::new(0) })
     }
 

@@ -17,6 +17,7 @@ mod test;
 mod tests;
 mod demo;
 mod scene;
+mod share;
 mod bench;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Args),
     /// A busy machine for a Prometheus outside
     Scene(scene::Args),
+    /// A program with memory on two nodes, and what the controller says of it
+    Share(share::Args),
     /// Reads each node's memory from each node, for the check of a far machine
     Far,
     /// Instructions that the probes cost, where the clock counts them
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test::run(&args)),
         Command::Demo(args) => demo::run(&args),
         Command::Scene(args) => scene::run(&args),
+        Command::Share(args) => share::run(&args),
         Command::Far => far::check().map(|()| ExitCode::SUCCESS),
         Command::Bench => bench::run().map(|()| ExitCode::SUCCESS),
     };

@@ -67,6 +67,18 @@ pub(crate) enum Work {
         #[arg(long)]
         pages: usize,
     },
+    /// Reads lines of memory on two nodes, each as likely as any other, for a second at each line
+    Mix {
+        /// Where it runs, and where `pages` are
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+        #[arg(long)]
+        other: u16,
+        #[arg(long)]
+        other_pages: usize,
+    },
     /// Uses CPU time on one node for so many milliseconds, at each line
     Burn {
         #[arg(long)]
@@ -206,6 +218,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Dance { node, to, pages } => acts::dance(node, to, pages),
         Work::Shift { node, to, pages } => acts::shift(node, to, pages),
         Work::Scan { memory, cpu, pages } => acts::scan(memory, cpu, pages),
+        Work::Mix { node, pages, other, other_pages } => acts::mix(node, pages, other, other_pages),
         Work::Burn { node, millis } => acts::burn(node, Duration::from_millis(millis)),
         Work::Ksm { pages, to } => acts::merged(pages, to),
         Work::Pinned { node, to } => acts::pinned(node, to),

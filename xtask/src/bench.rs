@@ -1,7 +1,9 @@
-//! What do the probes cost?
+//! What do the probes cost, and how true is the remote share?
 //!
 //! Wall time says nothing under emulation, so the guest's clock counts
 //! instructions: the same in every run, whatever else this machine does.
+
+mod share;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ const RESULT: &str = "BENCH ";
 pub(crate) enum Args {
     /// Instructions an operation, by probe, in a guest whose clock counts them.
     Probes(Probes),
+    /// The remote share as exported, beside what a far guest's emulator has counted.
+    Share(share::Args),
 }
 
 #[derive(clap::Args)]
@@ -51,7 +55,13 @@ struct Line {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let Args::Probes(args) = args;
+    match args {
+        Args::Probes(args) => probes(args),
+        Args::Share(args) => share::run(args),
+    }
+}
+
+fn probes(args: &Probes) -> Result<ExitCode> {
     let kernel = kernels::find(&args.kernel)?;
     let load =
         Load { command: ["/bin/lab", "bench"].map(str::to_owned).to_vec(), ..Load::default() };

@@ -10,8 +10,18 @@ use anyhow::{Context, Result};
 use crate::paths::{say, target};
 use crate::setup;
 
-const MADE: [&str; 9] =
-    ["tools", "kernels", "apt", "packages", "static", "ebpf", "guests", "logs", "clippy-probes"];
+const MADE: [&str; 9] = [
+    "tools",
+    "kernels",
+    "apt",
+    "packages",
+    "static",
+    "ebpf",
+    "plugin",
+    "guests",
+    "logs",
+    "clippy-probes",
+];
 
 pub(crate) fn main() -> Result<()> {
     for name in MADE {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use far::Check;
-pub(crate) use far::{Far, Flaw};
+pub(crate) use far::{Far, Flaw, counts};
 pub(crate) use qemu::Accel;
 pub(crate) use rig::{DISTANCE, Load, Rig};
 pub(crate) use topology::{Node, Topology};

@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 0.1;
 
 pub(crate) const TESTS: &[Test] = &[Test {
     name: "far_memory_slows_a_program_by_its_factor_until_it_is_moved_near",
-    machine: Machine::Far,
+    machines: &[Machine::Far],
     off: Off::Nothing,
     run: slows,
 }];

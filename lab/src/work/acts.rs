@@ -161,6 +161,31 @@ pub(super) fn scan(node: u16, cpu: u16, pages: usize) -> Result<()> {
     })
 }
 
+pub(super) fn mix(node: u16, pages: usize, other: u16, other_pages: usize) -> Result<()> {
+    let (near, far) = (placed(node, pages)?, placed(other, other_pages)?);
+    nodes::run_on_one(node)?;
+    let (lines, all) = (near.lines(), near.lines() + far.lines());
+    let mut random = 1_u64;
+    at_each_line(|| {
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            for _ in 0..1000 {
+                // Knuth's; the high bits are good.
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let line = usize::try_from(random >> 33)? % all;
+                std::hint::black_box(if line < lines {
+                    near.read_line(line)
+                } else {
+                    far.read_line(line - lines)
+                });
+            }
+        }
+        Ok(pages + other_pages)
+    })
+}
+
 pub(super) fn burn(node: u16, time: Duration) -> Result<()> {
     nodes::run_on(None, node)?;
     repeat(|| {
