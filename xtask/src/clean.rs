@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::paths::{say, target};
 use crate::setup;
 
-const MADE: [&str; 9] = [
+const MADE: [&str; 10] = [
     "tools",
     "kernels",
     "apt",

@@ -1,8 +1,12 @@
 //! Does a program feel that memory is far, and that it has come near?
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use migrate_ctl::latency::measure;
+use migrate_ctl::model::Node;
+use migrate_ctl::topology::Topology;
 
 use crate::far::Reading;
 use crate::test::{Lab, Machine, Off, Test, claim, say};
@@ -14,12 +18,28 @@ const LAPS: usize = 200;
 /// As the guest's own clock has it, which the host disturbs.
 const TOLERANCE: f64 = 0.1;
 
-pub(crate) const TESTS: &[Test] = &[Test {
-    name: "far_memory_slows_a_program_by_its_factor_until_it_is_moved_near",
-    machines: &[Machine::Far],
-    off: Off::Nothing,
-    run: slows,
-}];
+pub(crate) const TESTS: &[Test] = &[
+    test("far_memory_slows_a_program_by_its_factor_until_it_is_moved_near", slows),
+    test("measured_latency_is_what_the_far_node_was_told", measured),
+];
+
+const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
+    Test { name, machines: &[Machine::Far], off: Off::Nothing, run }
+}
+
+/// From either node to the other.
+fn measured(lab: &Lab) -> Result<()> {
+    let topology = Topology::read(Path::new("/")).context("read the topology")?;
+    let ratios = measure(&topology).context("measure")?.context("no ratios")?;
+    for (cpu, memory) in [(Node(0), Node(1)), (Node(1), Node(0))] {
+        let ratio = ratios[cpu][memory].context("a pair without a ratio")?;
+        say(&format!("far: measured {:.3} ({:.3} to {:.3})", ratio.mid, ratio.low, ratio.high));
+        claim((f64::from(ratio.mid) / lab.factor - 1.0).abs() <= TOLERANCE, || {
+            format!("{:.3} times as slow, not {}", ratio.mid, lab.factor)
+        })?;
+    }
+    Ok(())
+}
 
 fn slows(lab: &Lab) -> Result<()> {
     let (home, far) = (1, 0);
