@@ -74,6 +74,7 @@ pub(crate) enum Work {
         node: u16,
         #[arg(long)]
         pages: usize,
+        /// Where the other pages are bound
         #[arg(long)]
         other: u16,
         #[arg(long)]

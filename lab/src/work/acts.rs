@@ -162,7 +162,11 @@ pub(super) fn scan(node: u16, cpu: u16, pages: usize) -> Result<()> {
 }
 
 pub(super) fn mix(node: u16, pages: usize, other: u16, other_pages: usize) -> Result<()> {
-    let (near, far) = (placed(node, pages)?, placed(other, other_pages)?);
+    let near = placed(node, pages)?;
+    // The kernel's balancing would bring it near before anybody has looked.
+    let mut far = Memory::map(other_pages).context("map")?;
+    far.bind(other).context("bind the mapping")?;
+    far.touch_all();
     nodes::run_on_one(node)?;
     let (lines, all) = (near.lines(), near.lines() + far.lines());
     let mut random = 1_u64;

@@ -36,13 +36,13 @@ pub(crate) struct Args {
     /// Kernel series such as 6.1, or "newest".
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// NUMA balancing of the guest's kernel: 1 lets it move the pages meanwhile.
+    /// NUMA balancing of the guest's kernel.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     balancing: u8,
     /// Windows of ten seconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=360))]
     windows: u32,
-    /// Share of the memory that is remote at first, in percent.
+    /// Share of the memory that is remote, in percent; bound there, so that balancing leaves it.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=100))]
     remote: u32,
 }
