@@ -89,8 +89,8 @@ fn compaction(lab: &Lab) -> Result<()> {
     // Free pages as well.
     let isolated = vmstat("compact_isolated")? - isolated;
     anyhow::ensure!(moved > NOISE, "{moved} pages were migrated");
-    let taken = [0, 1].map(|node| since(&after, &before, node, Scan::Compaction).taken);
-    let taken: u64 = taken.iter().sum();
+    let nodes = after.scans.iter().map(|(node, _)| node.0);
+    let taken: u64 = nodes.map(|node| since(&after, &before, node, Scan::Compaction).taken).sum();
     claim(taken <= isolated, || format!("{taken} pages taken, and {isolated} by vmstat"))?;
     let put_back = |counts: &Counts| -> u64 {
         counts.isolated.values().map(|isolated| isolated.put_back).sum()

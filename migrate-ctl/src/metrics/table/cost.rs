@@ -100,7 +100,7 @@ pub(super) static METRICS: &[Metric] = &[
         unit: "pages",
         help: "Pages of 4 KiB on the LRU lists that reclaim and compaction looked at, and that they took off.",
         labels: &["node", "reason", "result"],
-        empty_when: None,
+        empty_when: Some("no memory was short and nothing was compacted"),
         read: |s, rows| {
             for (node, kinds) in &s.scans {
                 let node = node.to_string();
