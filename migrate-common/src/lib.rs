@@ -28,6 +28,12 @@ pub const STAMPS: u32 = 8192;
 /// Slots by number of the thread, for those that migrate. A power of two.
 pub const MAX_CALLERS: u32 = 4096;
 
+/// Processes whose touched pages are kept; each takes a little more than 4 KiB.
+pub const MAX_TOUCHED: u32 = 4096;
+
+/// Pages kept of one process: a power of two.
+pub const TOUCHED_SLOTS: usize = 512;
+
 /// Threads of the controller that move at the same time.
 pub const MAX_MOVERS: u32 = 64;
 
@@ -295,6 +301,24 @@ pub enum FaultKind {
 /// Number of [`FaultKind`]s.
 pub const FAULT_KINDS: u32 = 2;
 
+/// Some pages that a process touched, by a hash of theirs. Key: tgid.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Page numbers, address ÷ 4096; 0: none.
+    pub pages: [u64; TOUCHED_SLOTS],
+}
+
+impl Touched {
+    /// The slot of a page with this hash, and its rank there. The bits below the uppermost 16 of
+    /// a product are as mixed as those, and no two uses share any.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(hash: u64) -> (usize, u64) {
+        ((hash >> 40) as usize & (TOUCHED_SLOTS - 1), (hash >> 8) & 0xffff_ffff)
+    }
+}
+
 /// A move of ours while it runs. Key: thread id of the mover. The controller
 /// makes the slot, the probes on that thread fill it.
 #[repr(C)]
@@ -320,10 +344,11 @@ pub enum Lost {
     Migrations = 3,
     Callers = 4,
     Crossings = 5,
+    Touched = 6,
 }
 
 /// Number of [`Lost`] slots.
-pub const LOST_SLOTS: u32 = 6;
+pub const LOST_SLOTS: u32 = 7;
 
 const _: () = {
     assert!(size_of::<TaskCounters>() == 8 * COUNTERS);
@@ -339,13 +364,15 @@ const _: () = {
     assert!(size_of::<Durations>() == 16 + 8 * BUCKETS);
     assert!(size_of::<Migrations>() == 16 + 8 * BUCKETS + 8 * (5 + MODES));
     assert!(size_of::<OwnMove>() == 48);
+    assert!(TOUCHED_SLOTS.is_power_of_two());
+    assert!(size_of::<Touched>() == 8 * TOUCHED_SLOTS);
 };
 
 #[cfg(feature = "user")]
 mod user {
     use super::{
         CpuKey, CrossKey, Durations, HintKey, Isolated, MigrationKey, MigrationTotals, Migrations,
-        OwnMove, Scanned, Since, TaskCounters,
+        OwnMove, Scanned, Since, TaskCounters, Touched,
     };
 
     macro_rules! plain {
@@ -366,6 +393,7 @@ mod user {
         MigrationTotals,
         Migrations,
         Durations,
-        OwnMove
+        OwnMove,
+        Touched
     );
 }

@@ -28,10 +28,11 @@ pub use maps::{Counts, OwnMoves};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
 
 /// Every signal that has probes.
-pub const SIGNALS: [&str; 10] = [
+pub const SIGNALS: [&str; 11] = [
     "isolation",
     "scans",
     "faults",
+    "touched",
     "hint_faults",
     "cpu_time",
     "scheduling",
@@ -169,6 +170,17 @@ impl Probes {
     /// No fault is timed any more.
     pub fn end_timed_faults(&mut self) {
         self.timing = None;
+    }
+
+    /// Numbers of some pages that a process has touched since the probes were attached, or since
+    /// they were forgotten.
+    pub fn touched(&self, tgid: u32) -> Vec<u64> {
+        self.maps.touched(tgid)
+    }
+
+    /// Forgets what some processes touched.
+    pub fn forget_touched(&mut self, whose: impl Fn(u32) -> bool) {
+        self.maps.forget_touched(whose);
     }
 
     /// Frees the slots of an exited process, given what the last [`Probes::read`] saw.

@@ -28,6 +28,7 @@ pub(crate) fn count(ctx: &impl EbpfContext, what: Lost, events: u64) {
                 warn!(ctx, "map CROSSINGS is full: moves of threads are not counted")
             }
             Lost::Callers => warn!(ctx, "too many migrations at once: some are charged to callers"),
+            Lost::Touched => warn!(ctx, "map TOUCHED is full: new processes' pages are not kept"),
         }
     }
 }

@@ -20,6 +20,7 @@ mod isolation;
 mod scans;
 mod drains;
 mod faults;
+mod touched;
 mod hint_faults;
 mod cpu_time;
 mod sched;

@@ -125,6 +125,7 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         function("faults", FExit, "do_swap_page", |_, prototype| {
             of_fault("do_swap_page", prototype)
         }),
+        tracepoint("touched", "page_fault_user", page_fault_user),
         function("hint_faults", FEntry, "mpol_misplaced", mpol_misplaced),
         clock,
         tracepoint("migrations", "mm_migrate_pages_start", mm_migrate_pages_start),
@@ -217,6 +218,14 @@ fn of_fault(function: &'static str, prototype: Prototype) -> Fit {
     match prototype {
         Prototype { returns: Returns::Integer, arguments: 1 } => Ok(function),
         other => Err(unknown(function, other)),
+    }
+}
+
+/// Absent where the architecture has no such tracepoint, as on arm64.
+fn page_fault_user(_: &Btf, arguments: usize) -> Fit {
+    match arguments {
+        3 => Ok("page_fault_user"),
+        other => Err(format!("page_fault_user has {other} arguments here, 3 are known")),
     }
 }
 

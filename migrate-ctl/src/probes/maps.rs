@@ -6,8 +6,9 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use migrate_common::{
     ALL_REASONS, CpuKey, CrossKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, Isolated,
-    LOST_SLOTS, MAX_CALLERS, MAX_CPU_TIMES, MAX_CPUS, MAX_HINTS, MAX_TASKS, MigrationKey,
-    MigrationTotals, Migrations, OwnMove, SCAN_KINDS, Scanned, Since, TaskCounters,
+    LOST_SLOTS, MAX_CALLERS, MAX_CPU_TIMES, MAX_CPUS, MAX_HINTS, MAX_TASKS, MAX_TOUCHED,
+    MigrationKey, MigrationTotals, Migrations, OwnMove, SCAN_KINDS, Scanned, Since, TaskCounters,
+    Touched,
 };
 
 use super::ProbesError;
@@ -54,6 +55,7 @@ pub(super) struct Maps {
     isolated: PerCpuArray<MapData, Isolated>,
     scans: PerCpuArray<MapData, Scanned>,
     crossings: HashMap<MapData, CrossKey, u64>,
+    touched: HashMap<MapData, u32, Touched>,
     lost: Array<MapData, u64>,
 }
 
@@ -72,6 +74,7 @@ impl Maps {
             isolated: take(ebpf, "ISOLATED")?,
             scans: take(ebpf, "SCANS")?,
             crossings: take(ebpf, "CROSSINGS")?,
+            touched: take(ebpf, "TOUCHED")?,
             lost: take(ebpf, "LOST")?,
         })
     }
@@ -133,6 +136,20 @@ impl Maps {
             *count = self.lost.get(&slot, 0).map_err(at("LOST"))?;
         }
         Ok(counts)
+    }
+
+    pub(super) fn touched(&self, tgid: u32) -> Vec<u64> {
+        // One that has touched nothing that is kept has no entry.
+        let Ok(kept) = self.touched.get(&tgid, 0) else { return Vec::new() };
+        kept.pages.into_iter().filter(|&page| page != 0).collect()
+    }
+
+    pub(super) fn forget_touched(&mut self, whose: impl Fn(u32) -> bool) {
+        let all: Vec<u32> = self.touched.keys().filter_map(Result::ok).collect();
+        for tgid in all.into_iter().filter(|&tgid| whose(tgid)) {
+            // Gone already is just what we want.
+            let _ = self.touched.remove(&tgid);
+        }
     }
 
     /// Frees the slots of a process that `seen` knows.
@@ -212,7 +229,7 @@ pub(super) fn sizes(topology: &Topology, most: u32) -> Sizes {
 }
 
 impl Sizes {
-    pub(super) fn of_maps(&self) -> [(&'static str, u32); 9] {
+    pub(super) fn of_maps(&self) -> [(&'static str, u32); 10] {
         [
             ("TASKS", MAX_TASKS.min(self.most)),
             ("CPU_TIME", MAX_CPU_TIMES.min(self.most)),
@@ -221,6 +238,7 @@ impl Sizes {
             ("CALLERS", self.callers),
             ("RECENT", self.callers),
             ("CROSSINGS", MAX_CPU_TIMES.min(self.most)),
+            ("TOUCHED", MAX_TOUCHED.min(self.most)),
             ("ISOLATED", self.nodes * ALL_REASONS),
             ("SCANS", self.nodes * SCAN_KINDS),
         ]
