@@ -354,6 +354,8 @@ impl Controller {
             probes: self.hooks.clone(),
             ledger: self.ledger.clone(),
             cgroups: cgroups::busiest(tick, decisions),
+            resident: sampler.resident(),
+            late: sampler.late().to_vec(),
             cost: self.cost,
             good_until: Instant::now() + STALE_AFTER + 10 * self.options.tick,
         };

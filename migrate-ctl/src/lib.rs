@@ -16,6 +16,7 @@ pub mod topology;
 pub mod procfs;
 pub mod latency;
 pub mod placement;
+mod pool;
 pub mod sampler;
 
 pub mod config;

@@ -215,7 +215,28 @@ impl Faults {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
+    /// Of no file and nobody else's. The only one that moves.
     PrivateAnonymous,
+    /// System V, memfd, `/dev/shm`, `/dev/zero`.
+    Shared,
+    /// Page cache, mapped privately or shared.
+    File,
+    /// Of hugetlbfs; transparent huge pages belong to the classes above.
+    Hugetlb,
+}
+
+impl Class {
+    pub const ALL: [Self; 4] = [Self::PrivateAnonymous, Self::Shared, Self::File, Self::Hugetlb];
+
+    /// The word used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PrivateAnonymous => "private_anonymous",
+            Self::Shared => "shared",
+            Self::File => "file",
+            Self::Hugetlb => "hugetlb",
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

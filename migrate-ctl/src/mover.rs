@@ -198,7 +198,7 @@ impl Hands {
 
     fn placement(&self, order: &Order, round: u64) -> Option<NodeVec<Est>> {
         let pid = order.target.pid;
-        let rss = process(&self.root, pid).filter(|now| now.id == order.target)?.rss_anon;
+        let rss = process(&self.root, pid).filter(|now| now.id == order.target)?.resident.anonymous;
         sample(&self.root, &self.topology, pid, rss, order.seq.wrapping_mul(64) + round)
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::model::{Faults, NodeId, Pages, PidRef};
+use crate::model::{Class, Faults, NodeId, Pages, PidRef};
 
 mod numa_maps;
 
@@ -43,12 +43,35 @@ pub struct Process {
     pub kernel_thread: bool,
     /// `Mems_allowed_list`: the nodes of its cpuset.
     pub mems_allowed: Vec<NodeId>,
-    pub rss_anon: Pages,
-    /// Resident pages of files, of shared memory and of hugetlbfs.
-    pub rss_other: Pages,
+    pub resident: Resident,
     pub threads: u32,
     /// Since it started, those of threads that have exited too.
     pub faults: Faults,
+}
+
+/// Resident pages of a process by class, as the kernel counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    pub anonymous: Pages,
+    pub shared: Pages,
+    pub file: Pages,
+    pub hugetlb: Pages,
+}
+
+impl Resident {
+    pub fn of(&self, class: Class) -> Pages {
+        match class {
+            Class::PrivateAnonymous => self.anonymous,
+            Class::Shared => self.shared,
+            Class::File => self.file,
+            Class::Hugetlb => self.hugetlb,
+        }
+    }
+
+    /// All that is not private anonymous.
+    pub fn other(&self) -> Pages {
+        self.shared + self.file + self.hugetlb
+    }
 }
 
 /// CPU time of one thread since it started.
@@ -102,8 +125,12 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
             .filter_map(|&node| u16::try_from(node).ok())
             .map(NodeId)
             .collect(),
-        rss_anon: pages("RssAnon:"),
-        rss_other: pages("RssFile:") + pages("RssShmem:") + pages("HugetlbPages:"),
+        resident: Resident {
+            anonymous: pages("RssAnon:"),
+            shared: pages("RssShmem:"),
+            file: pages("RssFile:"),
+            hugetlb: pages("HugetlbPages:"),
+        },
         threads: stat.threads,
         faults: stat.faults,
     })

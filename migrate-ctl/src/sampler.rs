@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use migrate_common::{Counter, Isolated, Migrations, SCAN_KINDS, Scanned};
@@ -16,14 +17,26 @@ use crate::model::{
     Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
     NodeVec, Pages, PidRef, Tick,
 };
+use crate::placement::{Ask, ClassPages};
+use crate::pool::{Done, Job, Late, Pool};
 use crate::probes::{Counts, Probes};
 use crate::procfs::Process;
-use crate::snapshot::Totals;
+use crate::snapshot::{LateProcess, Totals};
 use crate::topology::Topology;
-use crate::{placement, procfs, sys};
+use crate::{procfs, sys};
 
 /// A placement is sampled again after so many ticks, or at once for who burns much CPU time.
 const PLACEMENT_TICKS: u64 = 5;
+/// The classes of memory that do not move are looked at so often.
+const CLASSES_TICKS: u64 = 10;
+/// What a process touched long ago may be gone: it is forgotten after so many ticks.
+const TOUCHED_TICKS: u64 = 600;
+/// Pagemap entries that one tick may take, of all processes; some tenth of a second.
+const ENTRIES_A_TICK: u64 = 1 << 18;
+/// What a look at a process is taken to cost before the first.
+const USUAL_ENTRIES: u64 = 4096;
+/// Whoever could not be looked into by then is late.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// Share of one CPU from which on a process's placement is sampled in every tick.
 const BUSY_SHARE: f64 = 0.05;
 
@@ -50,6 +63,8 @@ pub struct Sampler {
     known: BTreeMap<u32, Known>,
     /// Of each process looked at: its faults and its resident set then.
     seen: BTreeMap<PidRef, (Faults, Pages)>,
+    pool: Pool,
+    late: Vec<LateProcess>,
     totals: Totals,
     ticks: u64,
     then: Nanos,
@@ -58,10 +73,50 @@ pub struct Sampler {
 /// What we remember of a process between ticks.
 struct Known {
     id: PidRef,
+    comm: String,
     pages: NodeVec<Est>,
     sampled_at: u64,
+    /// What the last look has cost.
+    entries: u64,
+    /// Where pages were then.
+    found: Vec<u64>,
+    classes: Vec<ClassPages>,
+    classes_at: Option<u64>,
+    /// How often its pages were moved.
+    moves: u64,
+    /// Read and not handed on yet.
+    mempolicy: Option<Mempolicy>,
     /// The last tick in which a thread ran with a policy of its own.
     own_policy_at: Option<u64>,
+    /// It has let us wait since its last placement.
+    late: bool,
+}
+
+impl Known {
+    fn nothing(id: PidRef, comm: &str) -> Self {
+        Self {
+            id,
+            comm: comm.to_owned(),
+            pages: NodeVec::default(),
+            sampled_at: 0,
+            entries: USUAL_ENTRIES,
+            found: Vec::new(),
+            classes: Vec::new(),
+            classes_at: None,
+            moves: 0,
+            mempolicy: None,
+            own_policy_at: None,
+            late: false,
+        }
+    }
+
+    fn is_due(&self, busy: bool, now: u64) -> bool {
+        busy || self.pages.is_empty() || now.saturating_sub(self.sampled_at) >= PLACEMENT_TICKS
+    }
+
+    fn classes_due(&self, now: u64) -> bool {
+        self.classes_at.is_none_or(|at| now.saturating_sub(at) >= CLASSES_TICKS)
+    }
 }
 
 impl Sampler {
@@ -80,6 +135,7 @@ impl Sampler {
             cpu: NodeVec::filled(nodes, 0),
             ..Totals::default()
         };
+        let pool = Pool::start(root, &topology).context("start the threads that look")?;
         let mut sampler = Self {
             root: root.to_path_buf(),
             topology,
@@ -91,6 +147,8 @@ impl Sampler {
             threads: BTreeMap::new(),
             known: BTreeMap::new(),
             seen: BTreeMap::new(),
+            pool,
+            late: Vec::new(),
             totals,
             ticks: 0,
             then: sys::boottime(),
@@ -126,6 +184,7 @@ impl Sampler {
     pub fn forget_placement(&mut self, id: PidRef) {
         if let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.id == id) {
             known.pages = NodeVec::default();
+            known.moves += 1;
         }
     }
 
@@ -255,6 +314,7 @@ impl Sampler {
         let alive: BTreeSet<u32> = pids.iter().copied().collect();
         let exited = |tgid: &u32| !alive.contains(tgid);
         if let Some(probes) = &mut self.probes {
+            probes.forget_touched(|tgid| exited(&tgid) || self.ticks.is_multiple_of(TOUCHED_TICKS));
             let counted: BTreeSet<u32> = (self.last.tasks.keys().copied())
                 .chain(self.last.cpu.keys().map(|key| key.tgid))
                 .chain(self.last.hints.keys().map(|key| key.tgid))
@@ -284,45 +344,26 @@ impl Sampler {
         moving: &[PidRef],
         gone: &mut Vec<PidRef>,
     ) -> Vec<DomainObs> {
-        let ourselves = std::process::id();
-        let mut domains = Vec::new();
-        for (&pid, seen) in delta {
-            let used: Nanos = seen.cpu.values().sum();
-            if used == 0 || pid == ourselves {
-                continue;
-            }
-            let Some(process) = procfs::process(&self.root, pid) else { continue };
-            let Process { id, comm, cgroup, .. } = &process;
-            let id = *id;
-            if process.kernel_thread || !self.filter.includes(pid, comm, cgroup) {
-                continue;
-            }
-            let excluded = self.filter.excludes(pid, comm, cgroup);
-            if let Some(known) = self.known.get(&pid)
-                && known.id != id
-            {
-                gone.push(known.id);
-                self.known.remove(&pid);
-            }
-            let busy = used as f64 >= BUSY_SHARE * dt as f64;
-            let pages = if excluded {
-                NodeVec::default()
-            } else if moving.contains(&id) {
-                self.known.get(&pid).map_or_else(NodeVec::default, |known| known.pages.clone())
-            } else {
-                self.placement(id, process.rss_anon, busy)
+        let seen = self.active(delta, gone);
+        self.look(&seen, delta, dt, wants_mempolicy, moving);
+        let mut domains = Vec::with_capacity(seen.len());
+        for Seen { process, excluded } in seen {
+            let id = process.id;
+            let delta = &delta[&id.pid];
+            let pages = match self.known.get(&id.pid) {
+                Some(known) if !excluded => known.pages.clone(),
+                Some(_) | None => NodeVec::default(),
             };
-            let wanted = wants_mempolicy.contains(&id);
-            let mempolicy = self.mempolicy(&process, seen.own_policy, wanted);
+            let mempolicy = self.mempolicy(&process, delta.own_policy);
             let allowed = self.allowed(&process.mems_allowed);
             let extent = ExtentObs {
                 id: ExtentId { domain: id, class: Class::PrivateAnonymous },
                 pages,
-                alongside: process.rss_other,
+                alongside: process.resident.other(),
                 mempolicy,
                 allowed,
             };
-            let resident = process.rss_anon + process.rss_other;
+            let resident = process.resident.anonymous + process.resident.other();
             let (faults, before) = (self.seen.insert(id, (process.faults, resident)))
                 .unwrap_or((process.faults, resident));
             domains.push(DomainObs {
@@ -331,7 +372,7 @@ impl Sampler {
                 grown: resident.cast_signed().saturating_sub(before.cast_signed()),
                 comm: process.comm,
                 cgroup: process.cgroup,
-                cpu: seen.cpu.clone(),
+                cpu: delta.cpu.clone(),
                 boundness: self.boundness,
                 extents: vec![extent],
             });
@@ -339,41 +380,171 @@ impl Sampler {
         domains
     }
 
-    fn placement(&mut self, id: PidRef, rss_anon: Pages, busy: bool) -> NodeVec<Est> {
-        let fresh = |known: &&Known| {
-            !busy
-                && !known.pages.is_empty()
-                && self.ticks.saturating_sub(known.sampled_at) < PLACEMENT_TICKS
-        };
-        if let Some(known) = self.known.get(&id.pid).filter(fresh) {
-            return known.pages.clone();
+    /// The processes that used CPU time, by pid.
+    fn active(&mut self, delta: &BTreeMap<u32, Delta>, gone: &mut Vec<PidRef>) -> Vec<Seen> {
+        let ourselves = std::process::id();
+        let mut active = Vec::new();
+        for (&pid, seen) in delta {
+            if seen.used() == 0 || pid == ourselves {
+                continue;
+            }
+            let Some(process) = procfs::process(&self.root, pid) else { continue };
+            let Process { id, comm, cgroup, .. } = &process;
+            if process.kernel_thread || !self.filter.includes(pid, comm, cgroup) {
+                continue;
+            }
+            if let Some(known) = self.known.get(&pid)
+                && known.id != *id
+            {
+                gone.push(known.id);
+                self.known.remove(&pid);
+            }
+            let excluded = self.filter.excludes(pid, comm, cgroup);
+            let nothing = || Known::nothing(*id, comm);
+            self.known.entry(pid).or_insert_with(nothing);
+            active.push(Seen { process, excluded });
         }
-        let seed = (u64::from(id.pid) << 32) ^ self.ticks;
-        let pages = placement::sample(&self.root, &self.topology, id.pid, rss_anon, seed)
-            .unwrap_or_default();
-        let own_policy_at = self.known.get(&id.pid).and_then(|known| known.own_policy_at);
-        let known = Known { id, pages: pages.clone(), sampled_at: self.ticks, own_policy_at };
-        self.known.insert(id.pid, known);
-        pages
+        active
+    }
+
+    /// Has somebody look into the processes whose placement is old or whose memory policy is
+    /// wanted, the busiest first, as far as the budget of this tick goes; takes what is done.
+    fn look(
+        &mut self,
+        seen: &[Seen],
+        delta: &BTreeMap<u32, Delta>,
+        dt: Nanos,
+        wants_mempolicy: &[PidRef],
+        moving: &[PidRef],
+    ) {
+        let mut budget = ENTRIES_A_TICK;
+        let mut waited_for = BTreeSet::new();
+        let mut busiest: Vec<&Seen> = seen.iter().collect();
+        busiest.sort_by_key(|seen| std::cmp::Reverse(delta[&seen.process.id.pid].used()));
+        for &Seen { ref process, excluded } in busiest {
+            let id = process.id;
+            let Some(known) = self.known.get(&id.pid) else { continue };
+            if moving.contains(&id) || self.pool.is_open(id) {
+                continue;
+            }
+            let busy = delta[&id.pid].used() as f64 >= BUSY_SHARE * dt as f64;
+            let due = !excluded && known.is_due(busy, self.ticks) && known.entries <= budget;
+            let mempolicy = wants_mempolicy.contains(&id);
+            if due || mempolicy {
+                budget -= if due { known.entries } else { 0 };
+                waited_for.insert(id);
+                let placement = due.then(|| self.ask(process, known));
+                self.pool.submit(Job { id, placement, mempolicy, stamp: known.moves });
+            }
+        }
+        for done in self.pool.take(PATIENCE, waited_for) {
+            self.take(done);
+        }
+        self.name_the_late();
+    }
+
+    fn ask(&self, process: &Process, known: &Known) -> Ask {
+        let pid = process.id.pid;
+        let mut touched = known.found.clone();
+        if let Some(probes) = &self.probes {
+            touched.extend(probes.touched(pid));
+        }
+        Ask {
+            pid,
+            resident: process.resident,
+            seed: (u64::from(pid) << 32) ^ self.ticks,
+            touched,
+            all_classes: known.classes_due(self.ticks),
+            without_search: false,
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        self.totals.placement_seconds += done.took.as_secs_f64();
+        let Some(known) = self.known.get_mut(&done.id.pid).filter(|known| known.id == done.id)
+        else {
+            return;
+        };
+        known.mempolicy = done.mempolicy;
+        known.late = false;
+        let Some(placement) = done.placement else { return };
+        self.totals.placement_entries += placement.entries;
+        known.entries = placement.entries.max(1);
+        known.found = placement.found;
+        if placement.all_classes {
+            known.classes_at = Some(self.ticks);
+            known.classes.clear();
+        }
+        known.classes.retain(|old| placement.classes.iter().all(|new| new.class != old.class));
+        known.classes.extend(placement.classes);
+        // What was read before a move is no longer true.
+        if known.moves == done.stamp {
+            known.pages = placement.private;
+            known.sampled_at = self.ticks;
+        }
+    }
+
+    /// A process that is late for the first time is counted and logged.
+    fn name_the_late(&mut self) {
+        self.late.clear();
+        for late in self.pool.late() {
+            let known = self.known.get_mut(&late.id.pid).filter(|known| known.id == late.id);
+            let comm = known.as_ref().map_or_else(String::new, |known| known.comm.clone());
+            if let Some(known) = known
+                && !std::mem::replace(&mut known.late, true)
+            {
+                self.totals.placement_late += 1;
+                tracing::info!(
+                    pid = late.id.pid,
+                    comm = procfs::printable(&known.comm),
+                    being_read = late.being_read,
+                    "its memory cannot be looked into in time; its last placement stands"
+                );
+            }
+            let Late { id, since, being_read } = late;
+            let waited = since.elapsed();
+            self.late.push(LateProcess { pid: id.pid, comm, waited, being_read });
+        }
+    }
+
+    /// Resident pages by node of the processes that were looked into, by class and page size.
+    pub fn resident(&self) -> Vec<ClassPages> {
+        let nodes = self.topology.len();
+        let nothing = NodeVec::filled(nodes, 0.0);
+        let mut all: Vec<ClassPages> = Class::ALL
+            .iter()
+            .map(|&class| ClassPages { class, base: nothing.clone(), huge: nothing.clone() })
+            .collect();
+        for of in self.known.values().flat_map(|known| &known.classes) {
+            for sum in all.iter_mut().filter(|sum| sum.class == of.class) {
+                for (node, pages) in of.base.iter() {
+                    sum.base[node] += pages;
+                    sum.huge[node] += of.huge[node];
+                }
+            }
+        }
+        all
+    }
+
+    /// The processes that let us wait.
+    pub fn late(&self) -> &[LateProcess] {
+        &self.late
     }
 
     /// A thread that ran with a policy of its own settles the question for a while: numa_maps
     /// shows the main thread's only. Where nobody samples the threads, theirs stay unknown.
-    fn mempolicy(&mut self, process: &Process, own_policy: bool, wanted: bool) -> Mempolicy {
-        let id = process.id;
-        if let Some(known) = self.known.get_mut(&id.pid) {
-            if own_policy {
-                known.own_policy_at = Some(self.ticks);
-            }
-            if known.own_policy_at.is_some_and(|at| self.ticks - at < OWN_POLICY_TICKS) {
-                return Mempolicy::Explicit;
-            }
+    fn mempolicy(&mut self, process: &Process, own_policy: bool) -> Mempolicy {
+        let counts_cpu = self.counts_cpu();
+        let Some(known) = self.known.get_mut(&process.id.pid) else { return Mempolicy::Unknown };
+        if own_policy {
+            known.own_policy_at = Some(self.ticks);
         }
-        if !wanted {
-            return Mempolicy::Unknown;
+        let read = known.mempolicy.take();
+        if known.own_policy_at.is_some_and(|at| self.ticks - at < OWN_POLICY_TICKS) {
+            return Mempolicy::Explicit;
         }
-        match procfs::mempolicy(&self.root, id.pid) {
-            Mempolicy::Default if process.threads > 1 && !self.counts_cpu() => Mempolicy::Unknown,
+        match read.unwrap_or(Mempolicy::Unknown) {
+            Mempolicy::Default if process.threads > 1 && !counts_cpu => Mempolicy::Unknown,
             known @ (Mempolicy::Unknown | Mempolicy::Default | Mempolicy::Explicit) => known,
         }
     }
@@ -387,4 +558,17 @@ impl Sampler {
 struct Delta {
     cpu: NodeVec<Nanos>,
     own_policy: bool,
+}
+
+impl Delta {
+    fn used(&self) -> Nanos {
+        self.cpu.values().sum()
+    }
+}
+
+/// A process of this tick.
+struct Seen {
+    process: Process,
+    /// We must not look into its memory.
+    excluded: bool,
 }

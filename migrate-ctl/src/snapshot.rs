@@ -4,7 +4,7 @@
 //! costs the kernel nothing. Counters count from the controller's start.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use migrate_common::{
     DRAIN_KINDS, Durations, FAULT_KINDS, Isolated, LOST_SLOTS, Migrations, SCAN_KINDS, Scanned,
@@ -13,6 +13,7 @@ use migrate_common::{
 
 use crate::ledger::Ledger;
 use crate::model::{Faults, Nanos, NodeId, NodeVec, Source};
+use crate::placement::ClassPages;
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -31,6 +32,10 @@ pub struct Snapshot {
     pub ledger: Ledger,
     /// The busiest cgroups by what remote memory costs them, bounded, most first.
     pub cgroups: Vec<CgroupLoad>,
+    /// Resident pages of the processes that were looked into.
+    pub resident: Vec<ClassPages>,
+    /// Processes that could not be looked into in time, by pid.
+    pub late: Vec<LateProcess>,
     pub cost: OwnCost,
     /// Without a newer one by then something is stuck.
     pub good_until: Instant,
@@ -54,6 +59,23 @@ pub struct Totals {
     pub cpu: NodeVec<Nanos>,
     /// By slot of `migrate_common::Lost`.
     pub lost: [u64; LOST_SLOTS as usize],
+    /// Pagemap entries that the placements took.
+    pub placement_entries: u64,
+    /// Time that they took, of all threads, with the waiting for locks.
+    pub placement_seconds: f64,
+    /// Times that a process could not be looked into in time.
+    pub placement_late: u64,
+}
+
+/// A process whose lock we wait for, or which waits for a thread of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateProcess {
+    pub pid: u32,
+    /// Raw.
+    pub comm: String,
+    pub waited: Duration,
+    /// False: others have taken all threads.
+    pub being_read: bool,
 }
 
 /// What became of one hook on this kernel.

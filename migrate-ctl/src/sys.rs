@@ -3,8 +3,10 @@
 //! The only file with `unsafe`, with libc and with a clock. It offers what the
 //! mover, placement and `doctor` want to do and knows nothing about policies.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub use rustix::io::Errno;
@@ -21,6 +23,8 @@ use crate::model::{Nanos, NodeId};
 pub const PAGE_SIZE: u64 = 4096;
 
 const _: () = assert!(size_of::<usize>() == 8, "addresses of other processes are taken as u64");
+
+const _: () = assert!(size_of::<ScanArguments>() == 96, "as PAGEMAP_SCAN's number says");
 
 /// Time since boot, suspend included: the clock of `Order` and `Outcome`.
 pub fn boottime() -> Nanos {
@@ -251,6 +255,106 @@ pub fn query_pages(pid: u32, addrs: &[u64]) -> io::Result<Vec<i32>> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(status) }
+}
+
+/// What to look for in a process's pagemap. Zero pages are never looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PageScan {
+    /// Addresses, multiples of the page size.
+    pub first: u64,
+    pub end: u64,
+    /// Pages of one answer.
+    pub at_most: u64,
+    /// Pages of no file and no shared memory.
+    pub anonymous: bool,
+    /// Pages of a file or of shared memory.
+    pub of_file: bool,
+}
+
+/// `struct pm_scan_arg` of include/uapi/linux/fs.h, from 6.7.
+#[repr(C)]
+struct ScanArguments {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region` of the same file.
+#[repr(C)]
+#[derive(Default)]
+struct ScanRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// The first addresses, and one past the last, of neighbouring pages that are there, by a search
+/// that skips what has no page table.
+///
+/// # Errors
+/// ENOTTY: this kernel has no such search. ESRCH: the process is gone.
+pub fn scan_pagemap(pagemap: &File, scan: PageScan) -> io::Result<Option<(u64, u64)>> {
+    /// `_IOWR('f', 16, struct pm_scan_arg)`.
+    const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
+    const IS_FILE: u64 = 1 << 2;
+    const IS_PRESENT: u64 = 1 << 3;
+    const IS_ZERO: u64 = 1 << 5;
+    let mut region = ScanRegion::default();
+    let without = IS_ZERO | if scan.anonymous { IS_FILE } else { 0 };
+    let with = IS_PRESENT | if scan.of_file { IS_FILE } else { 0 };
+    let mut arguments = ScanArguments {
+        size: size_of::<ScanArguments>() as u64,
+        flags: 0,
+        start: scan.first,
+        end: scan.end,
+        walk_end: 0,
+        vec: (&raw mut region) as u64,
+        vec_len: 1,
+        max_pages: scan.at_most,
+        category_inverted: without,
+        category_mask: with | without,
+        category_anyof_mask: 0,
+        return_mask: IS_PRESENT,
+    };
+    // SAFETY: the descriptor is open as long as `pagemap` lives; the kernel reads and writes
+    // `arguments`, whose size it is told, and writes the one region that it is told of.
+    let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arguments) };
+    match found {
+        ..0 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        1.. => Ok(Some((region.start, region.end))),
+    }
+}
+
+/// What a mapped file lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// tmpfs, as all shared memory is.
+    Memory,
+    HugePages,
+    Other,
+}
+
+/// # Errors
+/// Gone, or not ours to look at.
+pub fn file_system(file: &Path) -> io::Result<FileSystem> {
+    /// TMPFS_MAGIC and HUGETLBFS_MAGIC of include/uapi/linux/magic.h.
+    const TMPFS: i64 = 0x0102_1994;
+    const HUGETLBFS: i64 = 0x9584_58f6;
+    Ok(match rustix::fs::statfs(file)?.f_type {
+        TMPFS => FileSystem::Memory,
+        HUGETLBFS => FileSystem::HugePages,
+        _ => FileSystem::Other,
+    })
 }
 
 /// A pid of 0 would mean ourselves to every one of these calls.

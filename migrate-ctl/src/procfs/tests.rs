@@ -14,8 +14,7 @@ fn reads_a_process() {
             cgroup: "/system.slice/redis.service".into(),
             kernel_thread: false,
             mems_allowed: vec![NodeId(0), NodeId(8)],
-            rss_anon: 65_536,
-            rss_other: 1964,
+            resident: Resident { anonymous: 65_536, file: 1964, ..Resident::default() },
             threads: 5,
             faults: Faults { minor: 1, major: 3 },
         }
@@ -103,7 +102,7 @@ fn reads_lists_as_the_kernel_prints_them() {
 #[test]
 fn reads_ourselves() {
     let own = process(Path::new("/"), std::process::id()).unwrap();
-    assert!(own.rss_anon > 0 && own.threads > 0 && own.id.start > 0);
+    assert!(own.resident.anonymous > 0 && own.threads > 0 && own.id.start > 0);
     assert!(!own.mems_allowed.is_empty());
 }
 

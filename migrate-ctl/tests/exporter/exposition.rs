@@ -205,6 +205,8 @@ fn quiet(nodes: u16) -> Snapshot {
         probes: Vec::new(),
         ledger: Ledger::default(),
         cgroups: Vec::new(),
+        resident: Vec::new(),
+        late: Vec::new(),
         cost: OwnCost::default(),
         good_until: Instant::now() + Duration::from_secs(60),
     }

@@ -170,6 +170,47 @@ pub(super) static METRICS: &[Metric] = &[
         read: |s, rows| rows.add([], s.cost.tick_errors as f64),
     },
     Metric {
+        name: "migrate_placement_entries_total",
+        kind: Kind::Counter,
+        unit: "entries",
+        help: "Pagemap entries that were read to see where processes have their memory.",
+        labels: &[],
+        empty_when: None,
+        read: |s, rows| rows.add([], s.totals.placement_entries as f64),
+    },
+    Metric {
+        name: "migrate_placement_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time that our threads took for that, waits for the processes' locks included.",
+        labels: &[],
+        empty_when: None,
+        read: |s, rows| rows.add([], s.totals.placement_seconds),
+    },
+    Metric {
+        name: "migrate_placement_late_total",
+        kind: Kind::Counter,
+        unit: "processes",
+        help: "Times that a process could not be looked into within the tick, so that its last placement stood.",
+        labels: &[],
+        empty_when: Some("no process held its lock for long"),
+        read: |s, rows| rows.add([], s.totals.placement_late as f64),
+    },
+    Metric {
+        name: "migrate_placement_waiting",
+        kind: Kind::Gauge,
+        unit: "processes",
+        help: "Processes that keep one of our threads waiting (reading), or that wait for a thread (queued).",
+        labels: &["state"],
+        empty_when: Some("no process held its lock for long"),
+        read: |s, rows| {
+            for (state, being_read) in [("reading", true), ("queued", false)] {
+                let late = s.late.iter().filter(|late| late.being_read == being_read);
+                rows.add([state], late.count() as f64);
+            }
+        },
+    },
+    Metric {
         name: "migrate_tick_duration_seconds",
         kind: Kind::Gauge,
         unit: "seconds",
@@ -227,4 +268,5 @@ const MAPS: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [
     (Lost::Migrations, "migrations"),
     (Lost::Callers, "callers"),
     (Lost::Crossings, "crossings"),
+    (Lost::Touched, "touched"),
 ];

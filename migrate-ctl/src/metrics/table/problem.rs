@@ -4,8 +4,9 @@ use migrate_common::{Counter, FaultKind};
 
 use super::PRESET_NODES;
 use crate::metrics::{Kind, Metric, Rows};
-use crate::model::Source;
+use crate::model::{Class, Source};
 use crate::snapshot::{CgroupLoad, Snapshot};
+use crate::sys::PAGE_SIZE;
 
 const LOCAL: Option<&str> = Some("all memory in use is local, as after a move");
 
@@ -175,6 +176,15 @@ pub(super) static METRICS: &[Metric] = &[
         empty_when: Some("no cpuset changed its nodes or its threads"),
         read: |s, rows| rows.add([], counter(s, Counter::MemsChanged)),
     },
+    Metric {
+        name: "migrate_resident_bytes",
+        kind: Kind::Gauge,
+        unit: "bytes",
+        help: "Resident memory of the processes that were looked into, by node, class and page size, from a sample; what several of them map counts for each.",
+        labels: &["node", "class", "page_size"],
+        empty_when: None,
+        read: resident,
+    },
 ];
 
 fn hint_faults(s: &Snapshot, rows: &mut Rows) {
@@ -208,5 +218,21 @@ const fn source(source: Source) -> &'static str {
         Source::Pagemap => "pagemap",
         Source::MovePages => "move_pages",
         Source::CpuPlacement => "cpu_placement",
+    }
+}
+
+fn resident(s: &Snapshot, rows: &mut Rows) {
+    for of in &s.resident {
+        // Those of hugetlbfs are never base pages, whether or not their size could be seen.
+        let (small, large) = match of.class {
+            Class::Hugetlb => ("huge", "huge"),
+            Class::PrivateAnonymous | Class::Shared | Class::File => ("base", "huge"),
+        };
+        for (node, id) in s.nodes.iter() {
+            for (size, pages) in [(small, of.base.get(node)), (large, of.huge.get(node))] {
+                let bytes = pages.copied().unwrap_or(0.0).round() * PAGE_SIZE as f64;
+                rows.add([&id.to_string(), of.class.name(), size], bytes);
+            }
+        }
     }
 }

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use migrate_common::{BUCKETS, Durations, Isolated, Migrations, Scanned, TaskCounters};
 use migrate_ctl::ledger::{Ledger, PairTotals};
-use migrate_ctl::model::{End, Faults, Node, NodeId, NodeVec, Reason, Source, each_node};
-use migrate_ctl::snapshot::{CgroupLoad, HookState, HookVerdict, OwnCost, Snapshot, Totals};
+use migrate_ctl::model::{Class, End, Faults, Node, NodeId, NodeVec, Reason, Source, each_node};
+use migrate_ctl::placement::ClassPages;
+use migrate_ctl::snapshot::{
+    CgroupLoad, HookState, HookVerdict, LateProcess, OwnCost, Snapshot, Totals,
+};
 
 /// The snapshot after so many ticks of one second; its counters grow with them.
 pub(crate) fn snapshot(ticks: u64) -> Snapshot {
@@ -32,6 +35,11 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
             load("/system.slice/redis-server.service", 0.97, 0.28),
             load("/user.slice/user-1000.slice", 0.31, 0.02),
         ],
+        resident: vec![
+            resident(Class::PrivateAnonymous, [40_000.0, 2_000.4], [512.0, 0.0]),
+            resident(Class::Hugetlb, [0.0, 0.0], [1024.0, 0.0]),
+        ],
+        late: vec![late(true), late(false)],
         cost: OwnCost {
             ticks,
             tick_errors: ticks / 10,
@@ -68,6 +76,16 @@ pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoa
     CgroupLoad { cgroup: cgroup.to_owned(), remote_share, source: Source::CpuPlacement, loss_rate }
 }
 
+fn resident(class: Class, base: [f64; 2], huge: [f64; 2]) -> ClassPages {
+    let by_node = |pages: [f64; 2]| NodeVec::from_fn(2, |node| pages[usize::from(node.0)]);
+    ClassPages { class, base: by_node(base), huge: by_node(huge) }
+}
+
+fn late(being_read: bool) -> LateProcess {
+    let waited = Duration::from_secs(3);
+    LateProcess { pid: 4242, comm: "database".to_owned(), waited, being_read }
+}
+
 fn totals(ticks: u64) -> Totals {
     Totals {
         counters: TaskCounters(
@@ -80,8 +98,11 @@ fn totals(ticks: u64) -> Totals {
             NodeVec::from_fn(2, |memory| ticks * u64::from(1 + 2 * cpu.0 + memory.0))
         }),
         cpu: NodeVec::from_fn(2, |node| ticks * (1 + u64::from(node.0)) * 300_000_000),
-        lost: [ticks, 0, 0, 1, 2, 0],
+        lost: [ticks, 0, 0, 1, 2, 0, 0],
         crossings: NodeVec::filled(2, NodeVec::filled(2, 7 * ticks)),
+        placement_entries: 3000 * ticks,
+        placement_seconds: 0.002 * ticks as f64,
+        placement_late: ticks / 7,
     }
 }
 

@@ -1,0 +1,160 @@
+//! The mappings of a process by what backs them, from `/proc/PID/maps`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::ground::{Ground, Run};
+use crate::model::Class;
+use crate::procfs::each_line;
+use crate::sys::{self, FileSystem, PAGE_SIZE};
+
+/// Twice the kernel's default for `vm.max_map_count`, about.
+const AREAS: usize = 1 << 17;
+
+/// All of one process that can hold pages.
+pub(super) struct Areas {
+    /// By address.
+    all: Vec<Area>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Area {
+    pub(super) run: Run,
+    pub(super) class: Class,
+}
+
+impl Areas {
+    /// None: gone, or not ours to read.
+    pub(super) fn read(root: &Path, pid: u32) -> Option<Self> {
+        let folder = root.join(format!("proc/{pid}"));
+        let maps = File::open(folder.join("maps")).ok()?;
+        let mut backing = Backing { folder: &folder, known: BTreeMap::new() };
+        let mut all = Vec::new();
+        each_line(maps, |line| {
+            all.extend(line.and_then(parse).and_then(|line| backing.area(&line)));
+            if all.len() < AREAS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .ok()?;
+        Some(Self { all })
+    }
+
+    pub(super) fn ground(&self, class: Class) -> Ground {
+        let of_class = self.all.iter().filter(|area| area.class == class);
+        Ground::new(of_class.map(|area| area.run).collect())
+    }
+
+    /// The first page of the mapping that holds a page.
+    pub(super) fn start_of(&self, page: u64) -> Option<u64> {
+        let after = self.all.partition_point(|area| area.run.first <= page);
+        Some(self.all.get(after.checked_sub(1)?)?.run.first)
+    }
+}
+
+/// What we use of a line.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    run: Run,
+    private: bool,
+    device: &'a str,
+    of_no_file: bool,
+    name: &'a str,
+}
+
+/// None: cannot be read, or no memory of the process's own, as `[vdso]`, or a mere reservation.
+fn parse(line: &str) -> Option<Line<'_>> {
+    let mut words = line.split_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let permissions = words.next()?.as_bytes();
+    let device = words.nth(1)?;
+    let of_no_file = words.next()? == "0";
+    let name = words.next().unwrap_or("");
+    let ours = !of_no_file
+        || matches!(name, "" | "[heap]")
+        || name.starts_with("[stack")
+        || name.starts_with("[anon");
+    let page = |address| Some(u64::from_str_radix(address, 16).ok()? / PAGE_SIZE);
+    let run = Run { first: page(start)?, end: page(end)? };
+    let private = permissions.get(3) == Some(&b'p');
+    let reserved = of_no_file && permissions.starts_with(b"---");
+    (ours && !reserved && run.first < run.end).then_some(Line {
+        run,
+        private,
+        device,
+        of_no_file,
+        name,
+    })
+}
+
+/// What the devices of a process's mappings are, each asked for once.
+struct Backing<'a> {
+    folder: &'a Path,
+    known: BTreeMap<String, FileSystem>,
+}
+
+impl Backing<'_> {
+    fn area(&mut self, line: &Line<'_>) -> Option<Area> {
+        let class = if line.of_no_file {
+            line.private.then_some(Class::PrivateAnonymous)?
+        } else {
+            match self.of(line) {
+                FileSystem::Memory => Class::Shared,
+                FileSystem::HugePages => Class::Hugetlb,
+                FileSystem::Other => Class::File,
+            }
+        };
+        Some(Area { run: line.run, class })
+    }
+
+    fn of(&mut self, line: &Line<'_>) -> FileSystem {
+        if let Some(&known) = self.known.get(line.device) {
+            return known;
+        }
+        let Run { first, end } = line.run;
+        let link = format!("map_files/{:x}-{:x}", first * PAGE_SIZE, end * PAGE_SIZE);
+        // Without the right to follow the link the name must do.
+        let found =
+            sys::file_system(&self.folder.join(link)).unwrap_or_else(|_| by_name(line.name));
+        self.known.insert(line.device.to_owned(), found);
+        found
+    }
+}
+
+fn by_name(name: &str) -> FileSystem {
+    const MEMORY: [&str; 4] = ["/memfd:", "/dev/shm/", "/SYSV", "/dev/zero"];
+    if name.starts_with("/anon_hugepage") {
+        FileSystem::HugePages
+    } else if MEMORY.iter().any(|memory| name.starts_with(memory)) {
+        FileSystem::Memory
+    } else {
+        FileSystem::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backing, Class, Path, parse};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn tells_what_backs_a_mapping() {
+        for (line, class) in [
+            ("1000-3000 rw-p 00000000 00:00 0 \n", Some(Class::PrivateAnonymous)),
+            ("1000-3000 rw-p 00000000 00:00 0    [heap]\n", Some(Class::PrivateAnonymous)),
+            ("1000-3000 r-xp 00000000 00:00 0    [anon:v8]\n", Some(Class::PrivateAnonymous)),
+            ("1000-3000 ---p 00000000 00:00 0 \n", None),
+            ("1000-3000 r-xp 00000000 00:00 0    [vdso]\n", None),
+            ("1000-3000 rw-s 00000000 00:01 9    /memfd:x (deleted)\n", Some(Class::Shared)),
+            ("1000-3000 rw-s 00000000 00:02 9    /SYSV00000000 (deleted)\n", Some(Class::Shared)),
+            ("1000-3000 rw-s 0 00:0f 9    /anon_hugepage (deleted)\n", Some(Class::Hugetlb)),
+            ("1000-3000 rw-p 00000000 08:01 77   /usr/lib/libc.so.6\n", Some(Class::File)),
+            ("1000-3000 rw-s 00000000 08:01 78   /var/lib/data\n", Some(Class::File)),
+            ("rubbish\n", None),
+        ] {
+            let mut backing = Backing { folder: Path::new("/nowhere"), known: BTreeMap::new() };
+            let area = parse(line).and_then(|line| backing.area(&line));
+            assert_eq!(area.map(|area| area.class), class, "{line}");
+        }
+    }
+}
