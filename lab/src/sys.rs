@@ -27,13 +27,36 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Maps so many pages; none of them is there until touched.
     pub(crate) fn map(pages: usize) -> io::Result<Self> {
+        let memory = Self::anonymous(pages, libc::MAP_PRIVATE | libc::MAP_NORESERVE)?;
+        memory.advise(libc::MADV_NOHUGEPAGE)?;
+        Ok(memory)
+    }
+
+    /// Maps so many pages of 4 KiB, a multiple of 512, that may become transparent huge pages.
+    pub(crate) fn map_huge(pages: usize) -> io::Result<Self> {
+        let memory = Self::anonymous(pages, libc::MAP_PRIVATE | libc::MAP_NORESERVE)?;
+        memory.advise(libc::MADV_HUGEPAGE)?;
+        Ok(memory)
+    }
+
+    /// The same of hugetlbfs; the administrator has reserved them.
+    pub(crate) fn map_hugetlb(pages: usize) -> io::Result<Self> {
+        Self::anonymous(pages, libc::MAP_PRIVATE | libc::MAP_HUGETLB)
+    }
+
+    /// Memory that children would share.
+    pub(crate) fn map_shared(pages: usize) -> io::Result<Self> {
+        Self::anonymous(pages, libc::MAP_SHARED | libc::MAP_NORESERVE)
+    }
+
+    fn anonymous(pages: usize, flags: libc::c_int) -> io::Result<Self> {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice replaces nothing.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 pages * PAGE,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                flags | libc::MAP_ANONYMOUS,
                 -1,
                 0,
             )
@@ -41,9 +64,7 @@ impl Memory {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let memory = Self { start: start.cast(), pages };
-        memory.advise(libc::MADV_NOHUGEPAGE)?;
-        Ok(memory)
+        Ok(Self { start: start.cast(), pages })
     }
 
     /// Maps the beginning of a file for reading, without readahead.
@@ -66,6 +87,34 @@ impl Memory {
         let memory = Self { start: start.cast(), pages };
         memory.advise(libc::MADV_RANDOM)?;
         Ok(memory)
+    }
+
+    /// Maps the same pages of a file so often, one behind the other, for reading.
+    pub(crate) fn map_often(file: &File, pages: usize, times: usize) -> io::Result<Self> {
+        let memory = Self::anonymous(pages * times, libc::MAP_PRIVATE | libc::MAP_NORESERVE)?;
+        for time in 0..times {
+            // SAFETY: replaces a part of the mapping that was just made, and that nobody has used.
+            let there = unsafe {
+                libc::mmap(
+                    memory.start.wrapping_add(time * pages * PAGE).cast(),
+                    pages * PAGE,
+                    libc::PROT_READ,
+                    libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE,
+                    file.as_raw_fd(),
+                    0,
+                )
+            };
+            if there == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(memory)
+    }
+
+    /// Lets every page be read only, or not at all: the kernel holds the lock of the address space
+    /// while it changes the entries.
+    pub(crate) fn set_readable(&self, readable: bool) -> io::Result<()> {
+        self.protect(if readable { libc::PROT_READ } else { libc::PROT_NONE })
     }
 
     pub(crate) fn pages(&self) -> usize {

@@ -12,6 +12,7 @@ mod machines;
 mod migrations;
 mod scans;
 mod scheduling;
+mod placement;
 
 use crate::test::Test;
 
@@ -29,6 +30,7 @@ pub(crate) fn all() -> impl Iterator<Item = Test> {
         machines::TESTS,
         input::TESTS,
         far::TESTS,
+        placement::TESTS,
     ];
     all.into_iter().flatten().map(|test| Test { ..*test })
 }

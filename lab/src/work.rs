@@ -165,6 +165,34 @@ pub(crate) enum Work {
         #[arg(long)]
         millis: u64,
     },
+    /// Holds memory of two nodes, page by page as chance has it: three of eight on the first
+    Split {
+        #[arg(long)]
+        pages: usize,
+    },
+    /// Touches a few islands of a large mapping, half of them on each node, at each line
+    Sparse {
+        #[arg(long)]
+        gib: usize,
+        #[arg(long)]
+        islands: usize,
+        #[arg(long)]
+        pages: usize,
+    },
+    /// Holds memory of one node and reads four times as much that was never written
+    Zeros {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
+    /// Holds shared memory, a file, transparent huge pages and those of hugetlbfs, each on a node
+    Classes {
+        #[arg(long)]
+        pages: usize,
+    },
+    /// Holds its mmap_lock nearly all the time, from the first line on
+    Hold,
     /// Holds memory of one node
     Fill {
         #[arg(long)]
@@ -233,6 +261,11 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Contend { node, mib, millis } => {
             acts::contend(node, mib, Duration::from_millis(millis))
         }
+        Work::Split { pages } => acts::split(pages),
+        Work::Sparse { gib, islands, pages } => acts::sparse(gib, islands, pages),
+        Work::Zeros { node, pages } => acts::zeros(node, pages),
+        Work::Classes { pages } => acts::classes(pages),
+        Work::Hold => acts::hold(),
         Work::Fill { node, mib } => acts::fill(node, mib),
     }
 }

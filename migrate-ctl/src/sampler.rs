@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use migrate_common::{Counter, Isolated, Migrations, SCAN_KINDS, Scanned};
@@ -17,32 +16,22 @@ use crate::model::{
     Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
     NodeVec, Pages, PidRef, Tick,
 };
-use crate::placement::{Ask, ClassPages};
-use crate::pool::{Done, Job, Late, Pool};
+use crate::pool::Pool;
 use crate::probes::{Counts, Probes};
 use crate::procfs::Process;
 use crate::snapshot::{LateProcess, Totals};
 use crate::topology::Topology;
 use crate::{procfs, sys};
 
-/// A placement is sampled again after so many ticks, or at once for who burns much CPU time.
-const PLACEMENT_TICKS: u64 = 5;
-/// The classes of memory that do not move are looked at so often.
-const CLASSES_TICKS: u64 = 10;
-/// What a process touched long ago may be gone: it is forgotten after so many ticks.
-const TOUCHED_TICKS: u64 = 600;
-/// Pagemap entries that one tick may take, of all processes; some tenth of a second.
-const ENTRIES_A_TICK: u64 = 1 << 18;
-/// What a look at a process is taken to cost before the first.
-const USUAL_ENTRIES: u64 = 4096;
-/// Whoever could not be looked into by then is late.
-const PATIENCE: Duration = Duration::from_millis(250);
-/// Share of one CPU from which on a process's placement is sampled in every tick.
-const BUSY_SHARE: f64 = 0.05;
+mod look;
+
+use look::{Known, Seen};
 
 /// A thread that ran with a memory policy of its own protects its process for so many ticks: it
 /// may well run again.
 const OWN_POLICY_TICKS: u64 = 60;
+/// What a process touched long ago may be gone: it is forgotten after so many ticks.
+const TOUCHED_TICKS: u64 = 600;
 /// The beginnings of faults are seen in one tick of so many.
 const TIMED_TICKS: u64 = 60;
 /// USER_HZ, the unit of times in /proc, is 100 on every architecture but Alpha and ia64.
@@ -68,55 +57,6 @@ pub struct Sampler {
     totals: Totals,
     ticks: u64,
     then: Nanos,
-}
-
-/// What we remember of a process between ticks.
-struct Known {
-    id: PidRef,
-    comm: String,
-    pages: NodeVec<Est>,
-    sampled_at: u64,
-    /// What the last look has cost.
-    entries: u64,
-    /// Where pages were then.
-    found: Vec<u64>,
-    classes: Vec<ClassPages>,
-    classes_at: Option<u64>,
-    /// How often its pages were moved.
-    moves: u64,
-    /// Read and not handed on yet.
-    mempolicy: Option<Mempolicy>,
-    /// The last tick in which a thread ran with a policy of its own.
-    own_policy_at: Option<u64>,
-    /// It has let us wait since its last placement.
-    late: bool,
-}
-
-impl Known {
-    fn nothing(id: PidRef, comm: &str) -> Self {
-        Self {
-            id,
-            comm: comm.to_owned(),
-            pages: NodeVec::default(),
-            sampled_at: 0,
-            entries: USUAL_ENTRIES,
-            found: Vec::new(),
-            classes: Vec::new(),
-            classes_at: None,
-            moves: 0,
-            mempolicy: None,
-            own_policy_at: None,
-            late: false,
-        }
-    }
-
-    fn is_due(&self, busy: bool, now: u64) -> bool {
-        busy || self.pages.is_empty() || now.saturating_sub(self.sampled_at) >= PLACEMENT_TICKS
-    }
-
-    fn classes_due(&self, now: u64) -> bool {
-        self.classes_at.is_none_or(|at| now.saturating_sub(at) >= CLASSES_TICKS)
-    }
 }
 
 impl Sampler {
@@ -407,130 +347,6 @@ impl Sampler {
         active
     }
 
-    /// Has somebody look into the processes whose placement is old or whose memory policy is
-    /// wanted, the busiest first, as far as the budget of this tick goes; takes what is done.
-    fn look(
-        &mut self,
-        seen: &[Seen],
-        delta: &BTreeMap<u32, Delta>,
-        dt: Nanos,
-        wants_mempolicy: &[PidRef],
-        moving: &[PidRef],
-    ) {
-        let mut budget = ENTRIES_A_TICK;
-        let mut waited_for = BTreeSet::new();
-        let mut busiest: Vec<&Seen> = seen.iter().collect();
-        busiest.sort_by_key(|seen| std::cmp::Reverse(delta[&seen.process.id.pid].used()));
-        for &Seen { ref process, excluded } in busiest {
-            let id = process.id;
-            let Some(known) = self.known.get(&id.pid) else { continue };
-            if moving.contains(&id) || self.pool.is_open(id) {
-                continue;
-            }
-            let busy = delta[&id.pid].used() as f64 >= BUSY_SHARE * dt as f64;
-            let due = !excluded && known.is_due(busy, self.ticks) && known.entries <= budget;
-            let mempolicy = wants_mempolicy.contains(&id);
-            if due || mempolicy {
-                budget -= if due { known.entries } else { 0 };
-                waited_for.insert(id);
-                let placement = due.then(|| self.ask(process, known));
-                self.pool.submit(Job { id, placement, mempolicy, stamp: known.moves });
-            }
-        }
-        for done in self.pool.take(PATIENCE, waited_for) {
-            self.take(done);
-        }
-        self.name_the_late();
-    }
-
-    fn ask(&self, process: &Process, known: &Known) -> Ask {
-        let pid = process.id.pid;
-        let mut touched = known.found.clone();
-        if let Some(probes) = &self.probes {
-            touched.extend(probes.touched(pid));
-        }
-        Ask {
-            pid,
-            resident: process.resident,
-            seed: (u64::from(pid) << 32) ^ self.ticks,
-            touched,
-            all_classes: known.classes_due(self.ticks),
-            without_search: false,
-        }
-    }
-
-    fn take(&mut self, done: Done) {
-        self.totals.placement_seconds += done.took.as_secs_f64();
-        let Some(known) = self.known.get_mut(&done.id.pid).filter(|known| known.id == done.id)
-        else {
-            return;
-        };
-        known.mempolicy = done.mempolicy;
-        known.late = false;
-        let Some(placement) = done.placement else { return };
-        self.totals.placement_entries += placement.entries;
-        known.entries = placement.entries.max(1);
-        known.found = placement.found;
-        if placement.all_classes {
-            known.classes_at = Some(self.ticks);
-            known.classes.clear();
-        }
-        known.classes.retain(|old| placement.classes.iter().all(|new| new.class != old.class));
-        known.classes.extend(placement.classes);
-        // What was read before a move is no longer true.
-        if known.moves == done.stamp {
-            known.pages = placement.private;
-            known.sampled_at = self.ticks;
-        }
-    }
-
-    /// A process that is late for the first time is counted and logged.
-    fn name_the_late(&mut self) {
-        self.late.clear();
-        for late in self.pool.late() {
-            let known = self.known.get_mut(&late.id.pid).filter(|known| known.id == late.id);
-            let comm = known.as_ref().map_or_else(String::new, |known| known.comm.clone());
-            if let Some(known) = known
-                && !std::mem::replace(&mut known.late, true)
-            {
-                self.totals.placement_late += 1;
-                tracing::info!(
-                    pid = late.id.pid,
-                    comm = procfs::printable(&known.comm),
-                    being_read = late.being_read,
-                    "its memory cannot be looked into in time; its last placement stands"
-                );
-            }
-            let Late { id, since, being_read } = late;
-            let waited = since.elapsed();
-            self.late.push(LateProcess { pid: id.pid, comm, waited, being_read });
-        }
-    }
-
-    /// Resident pages by node of the processes that were looked into, by class and page size.
-    pub fn resident(&self) -> Vec<ClassPages> {
-        let nodes = self.topology.len();
-        let nothing = NodeVec::filled(nodes, 0.0);
-        let mut all: Vec<ClassPages> = Class::ALL
-            .iter()
-            .map(|&class| ClassPages { class, base: nothing.clone(), huge: nothing.clone() })
-            .collect();
-        for of in self.known.values().flat_map(|known| &known.classes) {
-            for sum in all.iter_mut().filter(|sum| sum.class == of.class) {
-                for (node, pages) in of.base.iter() {
-                    sum.base[node] += pages;
-                    sum.huge[node] += of.huge[node];
-                }
-            }
-        }
-        all
-    }
-
-    /// The processes that let us wait.
-    pub fn late(&self) -> &[LateProcess] {
-        &self.late
-    }
-
     /// A thread that ran with a policy of its own settles the question for a while: numa_maps
     /// shows the main thread's only. Where nobody samples the threads, theirs stay unknown.
     fn mempolicy(&mut self, process: &Process, own_policy: bool) -> Mempolicy {
@@ -564,11 +380,4 @@ impl Delta {
     fn used(&self) -> Nanos {
         self.cpu.values().sum()
     }
-}
-
-/// A process of this tick.
-struct Seen {
-    process: Process,
-    /// We must not look into its memory.
-    excluded: bool,
 }

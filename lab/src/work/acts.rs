@@ -244,6 +244,95 @@ pub(super) fn reread(node: u16, pages: usize) -> Result<()> {
     })
 }
 
+pub(super) fn split(pages: usize) -> Result<()> {
+    let mut memory = Memory::map(pages).context("map")?;
+    for node in [0, 1] {
+        nodes::run_on(None, node)?;
+        let here = |page: &usize| (page.wrapping_mul(0x9e37_79b9) >> 13) % 8 < 3;
+        for page in (0..pages).filter(|page| here(page) == (node == 0)) {
+            memory.write(page, 0);
+        }
+    }
+    at_each_line(|| Ok(pages))
+}
+
+pub(super) fn sparse(gib: usize, islands: usize, pages: usize) -> Result<()> {
+    let mut memory = Memory::map(gib << 18).context("map")?;
+    let apart = memory.pages() / islands;
+    at_each_line(|| {
+        for node in [0, 1] {
+            nodes::run_on(None, node)?;
+            for island in (0..islands).filter(|island| (island % 2 == 0) == (node == 0)) {
+                // Not at the same place of each part, and not at the border of a page table.
+                let first = island * apart + (island * 7919) % (apart - pages);
+                for page in first..first + pages {
+                    memory.write(page, 0);
+                }
+            }
+        }
+        Ok(islands * pages)
+    })
+}
+
+pub(super) fn zeros(node: u16, pages: usize) -> Result<()> {
+    let memory = placed(node, pages)?;
+    let unwritten = Memory::map(4 * pages).context("map")?;
+    std::hint::black_box(unwritten.read_all());
+    at_each_line(|| Ok(memory.pages()))
+}
+
+/// Private base pages and transparent huge ones on node 0, the rest on node 1.
+pub(super) fn classes(pages: usize) -> Result<()> {
+    let base = placed(0, pages)?;
+    let mut huge = Memory::map_huge(2 * pages).context("map huge pages")?;
+    huge.touch_all();
+    nodes::run_on(None, 1)?;
+    let mut shared = Memory::map_shared(pages).context("map shared memory")?;
+    shared.touch_all();
+    let mut hugetlb = Memory::map_hugetlb(pages).context("map hugetlbfs")?;
+    hugetlb.touch_all();
+    let disk = File::open(DISK).with_context(|| format!("open {DISK}"))?;
+    sys::forget_cache(&disk).with_context(|| format!("drop the page cache of {DISK}"))?;
+    let file = Memory::map_file(&disk, pages).with_context(|| format!("map {DISK}"))?;
+    std::hint::black_box(file.read_all());
+    at_each_line(|| Ok(base.pages()))
+}
+
+/// Each change of protection goes through five million entries under the lock.
+pub(super) fn hold() -> Result<()> {
+    const PAGES: usize = 1 << 14;
+    const TIMES: usize = 320;
+    let disk = File::open(DISK).with_context(|| format!("open {DISK}"))?;
+    let memory = Memory::map_often(&disk, PAGES, TIMES).with_context(|| format!("map {DISK}"))?;
+    say("ready")?;
+    if io::stdin().read_line(&mut String::new()).context("read a line")? == 0 {
+        return Ok(());
+    }
+    let usage = sys::usage();
+    tell(&Did {
+        before: usage,
+        after: usage,
+        pages: memory.pages(),
+        stood_still: 0,
+        slept: 0,
+        off_cpu: 0,
+    })?;
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut readable = false;
+                while !ended.load(Ordering::Relaxed) && memory.set_readable(readable).is_ok() {
+                    readable = !readable;
+                }
+            });
+        }
+        while io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {}
+        ended.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
 pub(super) fn fill(node: u16, mib: usize) -> Result<()> {
     let memory = placed(node, mib * 256)?;
     at_each_line(|| Ok(memory.pages()))

@@ -1,0 +1,223 @@
+//! Whose memory is looked into, and when.
+//!
+//! Decides who is due, hands the reading to the pool, and keeps what came back. Never waits
+//! longer than [`PATIENCE`]: who is late keeps its last placement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Delta, Sampler};
+use crate::model::{Class, Est, Mempolicy, Nanos, NodeVec, PidRef};
+use crate::placement::{Ask, ClassPages};
+use crate::pool::{Done, Job, Late};
+use crate::procfs::{self, Process};
+use crate::snapshot::LateProcess;
+
+/// A placement is sampled again after so many ticks, or at once for who burns much CPU time.
+const PLACEMENT_TICKS: u64 = 5;
+/// Share of one CPU from which on a process's placement is sampled in every tick.
+const BUSY_SHARE: f64 = 0.05;
+/// The classes of memory that do not move are looked at so often.
+const CLASSES_TICKS: u64 = 10;
+/// Pagemap entries that one tick may take, of all processes; some tenth of a second.
+const ENTRIES_A_TICK: u64 = 1 << 18;
+/// What a look at a process is taken to cost before the first.
+const USUAL_ENTRIES: u64 = 4096;
+/// Whoever could not be looked into by then is late.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Late is normal on a busy machine; a process that lets us wait for so long is named in the log.
+const STUCK: Duration = Duration::from_secs(2);
+
+/// A process of this tick.
+pub(super) struct Seen {
+    pub(super) process: Process,
+    /// We must not look into its memory.
+    pub(super) excluded: bool,
+}
+
+/// What we remember of a process between ticks.
+pub(super) struct Known {
+    pub(super) id: PidRef,
+    comm: String,
+    pub(super) pages: NodeVec<Est>,
+    sampled_at: u64,
+    /// What the last look has cost.
+    entries: u64,
+    /// Where pages were then.
+    found: Vec<u64>,
+    classes: Vec<ClassPages>,
+    classes_at: Option<u64>,
+    /// How often its pages were moved.
+    pub(super) moves: u64,
+    /// Read and not handed on yet.
+    pub(super) mempolicy: Option<Mempolicy>,
+    /// The last tick in which a thread ran with a policy of its own.
+    pub(super) own_policy_at: Option<u64>,
+    lateness: Lateness,
+}
+
+/// Whether the job for a process is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lateness {
+    InTime,
+    Late,
+    /// And the log says so.
+    Named,
+}
+
+impl Known {
+    pub(super) fn nothing(id: PidRef, comm: &str) -> Self {
+        Self {
+            id,
+            comm: comm.to_owned(),
+            pages: NodeVec::default(),
+            sampled_at: 0,
+            entries: USUAL_ENTRIES,
+            found: Vec::new(),
+            classes: Vec::new(),
+            classes_at: None,
+            moves: 0,
+            mempolicy: None,
+            own_policy_at: None,
+            lateness: Lateness::InTime,
+        }
+    }
+
+    fn is_due(&self, busy: bool, now: u64) -> bool {
+        busy || self.pages.is_empty() || now.saturating_sub(self.sampled_at) >= PLACEMENT_TICKS
+    }
+
+    fn classes_due(&self, now: u64) -> bool {
+        self.classes_at.is_none_or(|at| now.saturating_sub(at) >= CLASSES_TICKS)
+    }
+}
+
+impl Sampler {
+    /// Has somebody look into the processes whose placement is old or whose memory policy is
+    /// wanted, the busiest first, as far as the budget of this tick goes; takes what is done.
+    pub(super) fn look(
+        &mut self,
+        seen: &[Seen],
+        delta: &BTreeMap<u32, Delta>,
+        dt: Nanos,
+        wants_mempolicy: &[PidRef],
+        moving: &[PidRef],
+    ) {
+        let mut budget = ENTRIES_A_TICK;
+        let mut waited_for = BTreeSet::new();
+        let mut busiest: Vec<&Seen> = seen.iter().collect();
+        busiest.sort_by_key(|seen| std::cmp::Reverse(delta[&seen.process.id.pid].used()));
+        for &Seen { ref process, excluded } in busiest {
+            let id = process.id;
+            let Some(known) = self.known.get(&id.pid) else { continue };
+            if moving.contains(&id) || self.pool.is_open(id) {
+                continue;
+            }
+            let busy = delta[&id.pid].used() as f64 >= BUSY_SHARE * dt as f64;
+            let due = !excluded && known.is_due(busy, self.ticks) && known.entries <= budget;
+            let mempolicy = wants_mempolicy.contains(&id);
+            if due || mempolicy {
+                budget -= if due { known.entries } else { 0 };
+                waited_for.insert(id);
+                let placement = due.then(|| self.ask(process, known));
+                self.pool.submit(Job { id, placement, mempolicy, stamp: known.moves });
+            }
+        }
+        for done in self.pool.take(PATIENCE, waited_for) {
+            self.take(done);
+        }
+        self.name_the_late();
+    }
+
+    fn ask(&self, process: &Process, known: &Known) -> Ask {
+        let pid = process.id.pid;
+        let mut touched = known.found.clone();
+        if let Some(probes) = &self.probes {
+            touched.extend(probes.touched(pid));
+        }
+        Ask {
+            pid,
+            resident: process.resident,
+            seed: (u64::from(pid) << 32) ^ self.ticks,
+            touched,
+            all_classes: known.classes_due(self.ticks),
+            without_search: false,
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        self.totals.placement_seconds += done.took.as_secs_f64();
+        let Some(known) = self.known.get_mut(&done.id.pid).filter(|known| known.id == done.id)
+        else {
+            return;
+        };
+        known.mempolicy = done.mempolicy;
+        known.lateness = Lateness::InTime;
+        let Some(placement) = done.placement else { return };
+        self.totals.placement_entries += placement.entries;
+        known.entries = placement.entries.max(1);
+        known.found = placement.found;
+        if placement.all_classes {
+            known.classes_at = Some(self.ticks);
+            known.classes.clear();
+        }
+        known.classes.retain(|old| placement.classes.iter().all(|new| new.class != old.class));
+        known.classes.extend(placement.classes);
+        // What was read before a move is no longer true.
+        if known.moves == done.stamp {
+            known.pages = placement.private;
+            known.sampled_at = self.ticks;
+        }
+    }
+
+    /// A process that is late for the first time is counted, and logged once it is stuck.
+    fn name_the_late(&mut self) {
+        self.late.clear();
+        for Late { id, since, being_read } in self.pool.late() {
+            let waited = since.elapsed();
+            let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.id == id) else {
+                // It has exited, and its lock went with it.
+                continue;
+            };
+            if known.lateness == Lateness::InTime {
+                known.lateness = Lateness::Late;
+                self.totals.placement_late += 1;
+            }
+            if known.lateness == Lateness::Late && waited >= STUCK {
+                known.lateness = Lateness::Named;
+                tracing::info!(
+                    pid = id.pid,
+                    comm = procfs::printable(&known.comm),
+                    being_read,
+                    "its memory cannot be looked into; its last placement stands"
+                );
+            }
+            let comm = known.comm.clone();
+            self.late.push(LateProcess { pid: id.pid, comm, waited, being_read });
+        }
+    }
+
+    /// Resident pages by node of the processes that were looked into, by class and page size.
+    pub fn resident(&self) -> Vec<ClassPages> {
+        let nodes = self.topology.len();
+        let nothing = NodeVec::filled(nodes, 0.0);
+        let mut all: Vec<ClassPages> = Class::ALL
+            .iter()
+            .map(|&class| ClassPages { class, base: nothing.clone(), huge: nothing.clone() })
+            .collect();
+        for of in self.known.values().flat_map(|known| &known.classes) {
+            for sum in all.iter_mut().filter(|sum| sum.class == of.class) {
+                for (node, pages) in of.base.iter() {
+                    sum.base[node] += pages;
+                    sum.huge[node] += of.huge[node];
+                }
+            }
+        }
+        all
+    }
+
+    /// The processes that let us wait.
+    pub fn late(&self) -> &[LateProcess] {
+        &self.late
+    }
+}
