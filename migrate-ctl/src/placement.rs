@@ -38,12 +38,14 @@ use share::{Sample, Share};
 const ROUND: u64 = 1024;
 /// Rounds of a process's private memory.
 const ROUNDS: u32 = 8;
+/// No further round begins once a look has taken so many entries, at some 1 us each.
+const ENTRIES: u64 = 1 << 15;
 /// Two points, less what the kernel's own figure differs by.
 const HALF_WIDTH: f64 = 0.0195;
 /// Draws where there is probably nothing, and for a class that is only shown.
 const FEW: u64 = 512;
 /// A window that is read whole has no more entries.
-const WIDEST: u64 = 64;
+const WIDEST: u64 = 32;
 /// Fewer pages say nothing that a move could be based on, unless they are half of all there is.
 const FEWEST: usize = 32;
 /// Resident pages that no draw can find: copies of a file's pages.
@@ -124,7 +126,7 @@ pub fn sample(
 
 /// None: gone, or not ours to read.
 pub fn place(root: &Path, topology: &Topology, ask: &Ask) -> Option<Placement> {
-    let areas = Areas::read(root, ask.pid)?;
+    let areas = Areas::read(root, ask.pid, ask.all_classes)?;
     let mut pagemap = Pagemap::open(root, ask.pid).ok()?;
     let mut placement = Placement { all_classes: ask.all_classes, ..Placement::default() };
     for class in Class::ALL {
@@ -145,7 +147,7 @@ pub fn place(root: &Path, topology: &Topology, ask: &Ask) -> Option<Placement> {
 
 /// What the rounds brought.
 struct Seen {
-    samples: Vec<Sample>,
+    hits: usize,
     shares: Vec<Share>,
     /// The part of the resident pages that was not found.
     unseen: f64,
@@ -199,21 +201,47 @@ fn look(
     let moves = draws.class == Class::PrivateAnonymous;
     let (round, rounds) = if moves { (ROUND, ROUNDS) } else { (FEW, 1) };
     let resident = ask.resident.of(draws.class) as f64;
-    let mut samples = vec![Sample::default(), Sample::default()];
+    let mut samples = [Sample::default(), Sample::default()];
     let mut seen = None;
     for _ in 0..rounds {
         draws.round(pagemap, &found.near, round, width, &mut samples[0])?;
         draws.round(pagemap, &found.rest, FEW, Width::Read(1), &mut samples[1])?;
-        let Some(shares) = share::shares(&samples, draws.topology.len()) else { continue };
-        let most = share::most_pages(&samples) + COPIES;
-        let unseen = if complete { 0.0 } else { (1.0 - most / resident.max(1.0)).max(0.0) };
-        let sure = shares.iter().all(|share| share.half_width() <= HALF_WIDTH);
-        seen = Some((shares, unseen));
-        if sure || ground.pages <= round {
+        // A single hit in an enormous rest stands for thousands of pages and says little. That the
+        // rest holds what was not found near by is then the better knowledge.
+        let nodes = draws.topology.len();
+        let resident = if complete { 0.0 } else { resident };
+        let with_rest = conclude(&samples, nodes, resident - COPIES);
+        let near = conclude(&samples[..1], nodes, resident);
+        seen = [with_rest, near]
+            .into_iter()
+            .flatten()
+            .min_by(|one, other| one.widest().total_cmp(&other.widest()));
+        let sure = seen.as_ref().is_some_and(|seen| seen.drawn() <= HALF_WIDTH);
+        if sure || ground.pages <= round || pagemap.entries() >= ENTRIES {
             break;
         }
     }
-    Ok(seen.map(|(shares, unseen)| Seen { samples, shares, unseen }))
+    Ok(seen)
+}
+
+/// So many pages there must be; what was not found of them may be anywhere.
+fn conclude(samples: &[Sample], nodes: usize, expected: f64) -> Option<Seen> {
+    let shares = share::shares(samples, nodes)?;
+    let unseen = (1.0 - share::most_pages(samples) / expected.max(1.0)).max(0.0);
+    let hits = samples.iter().map(|sample| sample.hits.len()).sum();
+    Some(Seen { hits, shares, unseen })
+}
+
+impl Seen {
+    /// Half of the widest interval.
+    fn widest(&self) -> f64 {
+        self.drawn() + self.unseen / 2.0
+    }
+
+    /// What more draws make narrower.
+    fn drawn(&self) -> f64 {
+        self.shares.iter().map(|share| share.half_width()).fold(0.0, f64::max)
+    }
 }
 
 impl Placement {
@@ -226,7 +254,7 @@ impl Placement {
         nodes: usize,
     ) {
         let pages = resident as f64;
-        let hits: usize = seen.samples.iter().map(|sample| sample.hits.len()).sum();
+        let hits = seen.hits;
         if draws.class == Class::PrivateAnonymous {
             let few = hits < FEWEST && (hits as f64) < pages / 2.0;
             if !few && hits > 0 && seen.unseen <= UNSEEN {

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
 pub use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, geteuid, getrlimit, pidfd_open, setrlimit,
@@ -338,7 +339,7 @@ pub fn scan_pagemap(pagemap: &File, scan: PageScan) -> io::Result<Option<(u64, u
 /// What a mapped file lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
-    /// tmpfs, as all shared memory is.
+    /// tmpfs, as all shared memory is, but not the devices on it.
     Memory,
     HugePages,
     Other,
@@ -350,6 +351,10 @@ pub fn file_system(file: &Path) -> io::Result<FileSystem> {
     /// TMPFS_MAGIC and HUGETLBFS_MAGIC of include/uapi/linux/magic.h.
     const TMPFS: i64 = 0x0102_1994;
     const HUGETLBFS: i64 = 0x9584_58f6;
+    let mode = rustix::fs::stat(file)?.st_mode;
+    if !matches!(FileType::from_raw_mode(mode), FileType::RegularFile) {
+        return Ok(FileSystem::Other);
+    }
     Ok(match rustix::fs::statfs(file)?.f_type {
         TMPFS => FileSystem::Memory,
         HUGETLBFS => FileSystem::HugePages,

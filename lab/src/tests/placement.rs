@@ -88,8 +88,8 @@ fn sparse(lab: &Lab) -> Result<()> {
             }
             say(&format!(
                 "placement: {gib} GiB with 64 MiB in it: {holds} of 20 hold, half-width {widest:.4} at \
-                 most, {} entries at most, {pages} touched pages kept (search: {})",
-                entries.iter().max().unwrap_or(&0),
+                 most, {} entries, {pages} touched pages kept (search: {})",
+                entries.iter().rev().take(20).sum::<u64>() / 20,
                 !without_search
             ));
             claim(holds >= 18, || format!("{holds} of 20 intervals hold in {gib} GiB"))?;
@@ -151,11 +151,15 @@ fn apart(pages: u64) -> Result<()> {
     let rows = [
         ("private base", on(Class::PrivateAnonymous, false, 0), private - huge),
         ("private huge", on(Class::PrivateAnonymous, true, 0), huge),
-        ("shared", on(Class::Shared, false, 1), kernel(|map| map.kind == Kind::Shared, 1)),
-        ("hugetlb", on(Class::Hugetlb, true, 1), kernel(|map| map.page_kib == 2048, 1)),
-        ("file", on(Class::File, false, 1), {
-            kernel(|map| map.kind == Kind::File && map.name.contains("vda"), 1)
+        // Our own binary lies on tmpfs, as all of the guest does.
+        ("shared", on(Class::Shared, false, 1), {
+            let of_memory = |map: &procfs::Mapping| {
+                map.page_kib == 4 && map.kind != Kind::Anonymous && !map.name.contains("vda")
+            };
+            kernel(of_memory, 1)
         }),
+        ("hugetlb", on(Class::Hugetlb, true, 1), kernel(|map| map.page_kib == 2048, 1)),
+        ("file", on(Class::File, false, 1), kernel(|map| map.name.contains("vda"), 1)),
     ];
     ensure!(maps.mappings.iter().any(small), "no mapping of 4 KiB pages");
     for (name, seen, truth) in rows {

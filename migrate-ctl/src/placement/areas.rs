@@ -26,14 +26,15 @@ pub(super) struct Area {
 }
 
 impl Areas {
-    /// None: gone, or not ours to read.
-    pub(super) fn read(root: &Path, pid: u32) -> Option<Self> {
+    /// Those of all classes, or private anonymous ones only. None: gone, or not ours to read.
+    pub(super) fn read(root: &Path, pid: u32, all_classes: bool) -> Option<Self> {
         let folder = root.join(format!("proc/{pid}"));
         let maps = File::open(folder.join("maps")).ok()?;
         let mut backing = Backing { folder: &folder, known: BTreeMap::new() };
         let mut all = Vec::new();
         each_line(maps, |line| {
-            all.extend(line.and_then(parse).and_then(|line| backing.area(&line)));
+            let line = line.and_then(parse).filter(|line| all_classes || line.of_no_file);
+            all.extend(line.and_then(|line| backing.area(&line)));
             if all.len() < AREAS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .ok()?;
@@ -57,7 +58,8 @@ impl Areas {
 struct Line<'a> {
     run: Run,
     private: bool,
-    device: &'a str,
+    /// Device and inode.
+    file: (&'a str, &'a str),
     of_no_file: bool,
     name: &'a str,
 }
@@ -67,8 +69,8 @@ fn parse(line: &str) -> Option<Line<'_>> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let permissions = words.next()?.as_bytes();
-    let device = words.nth(1)?;
-    let of_no_file = words.next()? == "0";
+    let file = (words.nth(1)?, words.next()?);
+    let of_no_file = file.1 == "0";
     let name = words.next().unwrap_or("");
     let ours = !of_no_file
         || matches!(name, "" | "[heap]")
@@ -81,16 +83,16 @@ fn parse(line: &str) -> Option<Line<'_>> {
     (ours && !reserved && run.first < run.end).then_some(Line {
         run,
         private,
-        device,
+        file,
         of_no_file,
         name,
     })
 }
 
-/// What the devices of a process's mappings are, each asked for once.
+/// What the files of a process's mappings lie on, each asked for once.
 struct Backing<'a> {
     folder: &'a Path,
-    known: BTreeMap<String, FileSystem>,
+    known: BTreeMap<(String, String), FileSystem>,
 }
 
 impl Backing<'_> {
@@ -108,7 +110,8 @@ impl Backing<'_> {
     }
 
     fn of(&mut self, line: &Line<'_>) -> FileSystem {
-        if let Some(&known) = self.known.get(line.device) {
+        let file = (line.file.0.to_owned(), line.file.1.to_owned());
+        if let Some(&known) = self.known.get(&file) {
             return known;
         }
         let Run { first, end } = line.run;
@@ -116,7 +119,7 @@ impl Backing<'_> {
         // Without the right to follow the link the name must do.
         let found =
             sys::file_system(&self.folder.join(link)).unwrap_or_else(|_| by_name(line.name));
-        self.known.insert(line.device.to_owned(), found);
+        self.known.insert(file, found);
         found
     }
 }

@@ -82,7 +82,8 @@ pub(super) fn by_touches(
     touched: &[u64],
     dice: &mut SplitMix64,
 ) -> io::Result<Found> {
-    let mut near: Vec<Run> = touched.iter().map(|&page| blocks_around(page, 0)).collect();
+    let touched = Ground::new(touched.iter().map(|&page| blocks_around(page, 0)).collect());
+    let mut near = touched.runs().to_vec();
     let parts = ground.pages.min(PILOT);
     let mut hits = 0;
     let mut before: Option<(u64, u64)> = None;
@@ -93,7 +94,10 @@ pub(super) fn by_touches(
                 continue;
             }
             hits += 1;
-            near.push(blocks_around(run.first, 1));
+            // Around what was touched there is nothing that was not touched, too.
+            if !touched.holds(run.first) {
+                near.push(blocks_around(run.first, 1));
+            }
             if let Some((_, earlier)) = before.filter(|&(earlier, _)| earlier + 1 == part) {
                 near.push(Run { first: earlier, end: run.first });
             }

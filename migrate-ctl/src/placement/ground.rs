@@ -42,6 +42,11 @@ impl Ground {
         &self.runs
     }
 
+    pub(super) fn holds(&self, page: u64) -> bool {
+        let after = self.runs.partition_point(|run| run.first <= page);
+        after.checked_sub(1).is_some_and(|before| page < self.runs[before].end)
+    }
+
     /// What is in both.
     pub(super) fn within(&self, other: &Self) -> Self {
         let mut both = Vec::new();
@@ -108,6 +113,8 @@ mod tests {
         assert_eq!(all.within(&some), ground(&[(5, 10), (20, 22), (28, 30)]));
         assert_eq!(all.without(&some), ground(&[(0, 5), (22, 28)]));
         assert_eq!(all.without(&Ground::default()), all);
+        let held: Vec<u64> = (0..32).filter(|&page| all.holds(page)).collect();
+        assert_eq!(held, (0..10).chain(20..30).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -19,8 +19,9 @@ const PLACEMENT_TICKS: u64 = 5;
 const BUSY_SHARE: f64 = 0.05;
 /// The classes of memory that do not move are looked at so often.
 const CLASSES_TICKS: u64 = 10;
-/// Pagemap entries that one tick may take, of all processes; some tenth of a second.
-const ENTRIES_A_TICK: u64 = 1 << 18;
+/// Pagemap entries that one tick may take, of all processes: at some 1 us each an eighth of a
+/// second, shared by the threads.
+const ENTRIES_A_TICK: u64 = 1 << 17;
 /// What a look at a process is taken to cost before the first.
 const USUAL_ENTRIES: u64 = 4096;
 /// Whoever could not be looked into by then is late.
@@ -106,7 +107,12 @@ impl Sampler {
         let mut budget = ENTRIES_A_TICK;
         let mut waited_for = BTreeSet::new();
         let mut busiest: Vec<&Seen> = seen.iter().collect();
-        busiest.sort_by_key(|seen| std::cmp::Reverse(delta[&seen.process.id.pid].used()));
+        // Who waits gets ahead of who is busier and was looked into just now.
+        busiest.sort_by_key(|seen| {
+            let pid = seen.process.id.pid;
+            let waited = self.known.get(&pid).map_or(0, |known| self.ticks - known.sampled_at);
+            std::cmp::Reverse(delta[&pid].used().saturating_mul(waited))
+        });
         for &Seen { ref process, excluded } in busiest {
             let id = process.id;
             let Some(known) = self.known.get(&id.pid) else { continue };
@@ -155,7 +161,7 @@ impl Sampler {
         known.lateness = Lateness::InTime;
         let Some(placement) = done.placement else { return };
         self.totals.placement_entries += placement.entries;
-        known.entries = placement.entries.max(1);
+        known.entries = placement.entries.min(ENTRIES_A_TICK);
         known.found = placement.found;
         if placement.all_classes {
             known.classes_at = Some(self.ticks);
