@@ -37,7 +37,7 @@ const SUMMARY_AFTER: Duration = Duration::from_secs(6);
 
 /// A memory policy is read so often, in seconds, where nothing will be moved.
 const OBSERVED_MEMPOLICY_FRESH: f64 = 300.0;
-/// The sampler's thread may wait for a lock of a process when we stop.
+/// A round of the sampler is not cut short when we stop; the kernel may be slow to answer it.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whoever asks whether we are ready hears no once so many seconds and ten ticks brought nothing.
@@ -97,7 +97,7 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             _ = clock.tick(), if !controller.samples() => controller.begin_tick(),
-            // A process may hold its lock for long: signals and outcomes do not wait for it.
+            // A round takes a while: signals and outcomes do not wait for it.
             news = controller.news() => match news? {
                 News::Sampled(sampled) => controller.tick(*sampled),
                 News::Outcome(outcome) => controller.absorb_outcome(&outcome),
@@ -392,11 +392,12 @@ impl Controller {
             self.absorb_outcome(&outcome);
         }
         // Dropping the sampler drops the probes, and with them every attachment. One that still
-        // waits for somebody's lock ends with the process, and so do its probes.
+        // goes on ends with the process, and so do its probes; so does a thread of the pool that
+        // waits for somebody's lock.
         if let Some(sampling) = self.sampling.take()
             && tokio::time::timeout(STOP_PATIENCE, sampling).await.is_err()
         {
-            warn!("the sampler still waits for a process; its probes go with us");
+            warn!("the sampler is not done; its probes go with us");
         }
         drop(self.sampler.take());
         let moves: u64 = self.ledger.ended.values().sum();

@@ -211,7 +211,9 @@ fn held(lab: &Lab) -> Result<()> {
     let name = format!("pid={}", holder.pid());
     let log = until(PATIENCE, || Ok(controller.log()), |log| log.contains(&name))?;
     claim(log.contains(&name), || format!("process {} is not named: {log}", holder.pid()))?;
-    claim(controller.is_up()?, || format!("it ended: {}", controller.log()))
+    // Not even when it is told to end.
+    let status = controller.stop()?;
+    claim(status.success(), || format!("it ended with {status}: {}", controller.log()))
 }
 
 /// How long somebody who only looks has to wait.
