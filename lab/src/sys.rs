@@ -295,6 +295,15 @@ pub(crate) fn migrate_all(pid: u32, from: u16, to: u16) -> io::Result<u64> {
     u64::try_from(left).map_err(|_negative| io::Error::last_os_error())
 }
 
+/// CPU time of the calling thread.
+pub(crate) fn thread_cpu_time() -> std::time::Duration {
+    let mut raw = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `raw` is ours to write to; the call cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut raw) };
+    let nanos = u32::try_from(raw.tv_nsec).unwrap_or(0);
+    std::time::Duration::new(raw.tv_sec.unsigned_abs(), nanos)
+}
+
 /// What `getrusage` says of the calling process.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Usage {

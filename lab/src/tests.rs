@@ -10,9 +10,9 @@ mod killed;
 mod latency;
 mod machines;
 mod migrations;
+mod placement;
 mod scans;
 mod scheduling;
-mod placement;
 
 use crate::test::Test;
 

@@ -66,6 +66,9 @@ pub(crate) enum Work {
         cpu: u16,
         #[arg(long)]
         pages: usize,
+        /// In transparent huge pages
+        #[arg(long)]
+        huge: bool,
     },
     /// Reads lines of memory on two nodes, each as likely as any other, for a second at each line
     Mix {
@@ -80,12 +83,10 @@ pub(crate) enum Work {
         #[arg(long)]
         other_pages: usize,
     },
-    /// Uses CPU time on one node for so many milliseconds, at each line
+    /// Uses so many milliseconds of CPU time on each node, from 0 on, at each line
     Burn {
-        #[arg(long)]
-        node: u16,
-        #[arg(long)]
-        millis: u64,
+        #[arg(long, value_delimiter = ',')]
+        millis: Vec<u64>,
     },
     /// Two mappings whose pages the kernel has merged, moved at each line
     Ksm {
@@ -231,8 +232,6 @@ struct Did {
     after: Usage,
     /// Pages that the workload itself knows to have been touched, moved or held.
     pages: usize,
-    /// In ns: the clock went on and the workload did not, for a second or more at a time.
-    stood_still: u64,
     /// In ns, where it is about that: its threads slept, and were off their CPUs.
     slept: u64,
     off_cpu: u64,
@@ -246,9 +245,9 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Swap { node, pages } => acts::swap(node, pages),
         Work::Dance { node, to, pages } => acts::dance(node, to, pages),
         Work::Shift { node, to, pages } => acts::shift(node, to, pages),
-        Work::Scan { memory, cpu, pages } => acts::scan(memory, cpu, pages),
+        Work::Scan { memory, cpu, pages, huge } => acts::scan(memory, cpu, pages, huge),
         Work::Mix { node, pages, other, other_pages } => acts::mix(node, pages, other, other_pages),
-        Work::Burn { node, millis } => acts::burn(node, Duration::from_millis(millis)),
+        Work::Burn { ref millis } => acts::burn(millis),
         Work::Ksm { pages, to } => acts::merged(pages, to),
         Work::Pinned { node, to } => acts::pinned(node, to),
         Work::Reread { node, pages } => acts::reread(node, pages),
@@ -278,7 +277,6 @@ fn at_each_line(mut act: impl FnMut() -> Result<usize>) -> Result<()> {
 #[derive(Default)]
 struct Done {
     pages: usize,
-    stood_still: Duration,
     slept: u64,
     off_cpu: u64,
 }
@@ -290,9 +288,8 @@ fn repeat(mut act: impl FnMut() -> Result<Done>) -> Result<()> {
     while input.read_line(&mut line).context("read a line")? > 0 {
         line.clear();
         let before = sys::usage();
-        let Done { pages, stood_still, slept, off_cpu } = act()?;
-        let stood_still = u64::try_from(stood_still.as_nanos()).context("too long")?;
-        tell(&Did { before, after: sys::usage(), pages, stood_still, slept, off_cpu })?;
+        let Done { pages, slept, off_cpu } = act()?;
+        tell(&Did { before, after: sys::usage(), pages, slept, off_cpu })?;
     }
     Ok(())
 }

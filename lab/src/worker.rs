@@ -22,8 +22,6 @@ pub(crate) struct Did {
     pub(crate) before: Usage,
     pub(crate) after: Usage,
     pub(crate) pages: u64,
-    /// In ns: the clock went on and the workload did not, for a second or more at a time.
-    pub(crate) stood_still: u64,
     /// In ns, where it is about that: its threads slept, and were off their CPUs.
     #[serde(default)]
     pub(crate) slept: u64,

@@ -131,6 +131,30 @@ pub struct HintKey {
     pub memory_node: u16,
 }
 
+/// NUMA-hint faults of one [`HintKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Hints {
+    pub faults: u64,
+    /// 4 KiB pages that they met; a huge page is one fault and 512 pages.
+    pub pages: u64,
+}
+
+impl Hints {
+    /// What has been added since.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            faults: self.faults.saturating_sub(before.faults),
+            pages: self.pages.saturating_sub(before.pages),
+        }
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.faults += more.faults;
+        self.pages += more.pages;
+    }
+}
+
 /// Key of threads that went to another node: whose, and from which node's CPUs to which.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -359,6 +383,7 @@ const _: () = {
     assert!(size_of::<CpuKey>() == 8);
     assert!(size_of::<Since>() == 16);
     assert!(size_of::<HintKey>() == 8);
+    assert!(size_of::<Hints>() == 16);
     assert!(size_of::<MigrationKey>() == 8);
     assert!(size_of::<MigrationTotals>() == 32);
     assert!(size_of::<Durations>() == 16 + 8 * BUCKETS);
@@ -371,8 +396,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        CpuKey, CrossKey, Durations, HintKey, Isolated, MigrationKey, MigrationTotals, Migrations,
-        OwnMove, Scanned, Since, TaskCounters, Touched,
+        CpuKey, CrossKey, Durations, HintKey, Hints, Isolated, MigrationKey, MigrationTotals,
+        Migrations, OwnMove, Scanned, Since, TaskCounters, Touched,
     };
 
     macro_rules! plain {
@@ -389,6 +414,7 @@ mod user {
         CpuKey,
         CrossKey,
         HintKey,
+        Hints,
         MigrationKey,
         MigrationTotals,
         Migrations,

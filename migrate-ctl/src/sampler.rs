@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{Counter, Isolated, Migrations, SCAN_KINDS, Scanned};
+use migrate_common::{Counter, Hints, Isolated, Migrations, SCAN_KINDS, Scanned};
 
 use crate::config::Filter;
 use crate::latency::Latency;
@@ -70,7 +70,7 @@ impl Sampler {
     ) -> anyhow::Result<Self> {
         let nodes = topology.len();
         let totals = Totals {
-            hints: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
+            hints: NodeVec::filled(nodes, NodeVec::filled(nodes, Hints::default())),
             crossings: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
             cpu: NodeVec::filled(nodes, 0),
             ..Totals::default()
@@ -180,13 +180,13 @@ impl Sampler {
             delta.entry(tgid).or_insert_with(blank).own_policy = own_policy;
         }
         for (&key, &now) in &counts.hints {
-            let grown = now.saturating_sub(self.last.hints.get(&key).copied().unwrap_or(0));
+            let grown = now.since(&self.last.hints.get(&key).copied().unwrap_or_default());
             let pair = (
                 self.topology.node(NodeId(key.cpu_node)),
                 self.topology.node(NodeId(key.memory_node)),
             );
             if let (Some(cpu), Some(memory)) = pair {
-                self.totals.hints[cpu][memory] += grown;
+                self.totals.hints[cpu][memory].add(&grown);
             }
         }
         for (&key, &now) in &counts.crossings {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use migrate_common::{
-    DRAIN_KINDS, Durations, FAULT_KINDS, Isolated, LOST_SLOTS, Migrations, SCAN_KINDS, Scanned,
-    TaskCounters,
+    DRAIN_KINDS, Durations, FAULT_KINDS, Hints, Isolated, LOST_SLOTS, Migrations, SCAN_KINDS,
+    Scanned, TaskCounters,
 };
 
 use crate::ledger::Ledger;
@@ -52,7 +52,7 @@ pub struct Totals {
     /// By `migrate_common::Drain`.
     pub drains: [Durations; DRAIN_KINDS as usize],
     /// `hints[cpu node][memory node]`: NUMA-hint faults.
-    pub hints: NodeVec<NodeVec<u64>>,
+    pub hints: NodeVec<NodeVec<Hints>>,
     /// `crossings[from][to]`: times that the scheduler moved a thread to another node.
     pub crossings: NodeVec<NodeVec<u64>>,
     /// CPU time by node; sampled, or from /proc where sampling is refused.

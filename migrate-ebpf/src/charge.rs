@@ -117,10 +117,16 @@ impl Held {
     }
 }
 
+/// The slot of a thread in CALLERS and whatever else has one for each number.
+#[inline(always)]
+pub(crate) fn place_of(thread: u32) -> u32 {
+    thread & CALLERS_MASK.load()
+}
+
 /// The call that the thread is in.
 #[inline(always)]
 pub(crate) fn held(thread: u32) -> Option<Held> {
-    let caller = CALLERS.get_ptr_mut(thread & CALLERS_MASK.load())?;
+    let caller = CALLERS.get_ptr_mut(place_of(thread))?;
     // SAFETY: a slot of the map, all integers.
     let holder = unsafe { (*caller).thread };
     (holder == u64::from(thread)).then_some(Held(caller))
@@ -134,7 +140,7 @@ pub(crate) fn reason_of(thread: u32, ctx: &impl EbpfContext) -> u32 {
     if ctx.command() == Ok(KHUGEPAGED) && kernel::is_kernel_thread() {
         return REASON_KHUGEPAGED;
     }
-    match RECENT.get(thread & CALLERS_MASK.load()) {
+    match RECENT.get(place_of(thread)) {
         Some(&Recent { of, reason }) if of == thread => reason,
         _ => REASON_OTHER,
     }
@@ -144,7 +150,7 @@ pub(crate) fn reason_of(thread: u32, ctx: &impl EbpfContext) -> u32 {
 #[inline(always)]
 pub(crate) fn remember(reason: u32) {
     let thread = kernel::current().id;
-    if let Some(recent) = RECENT.get_ptr_mut(thread & CALLERS_MASK.load()) {
+    if let Some(recent) = RECENT.get_ptr_mut(place_of(thread)) {
         // SAFETY: a slot of the map; a thread that shares it may take the reason away.
         unsafe { recent.write_volatile(Recent { of: thread, reason }) };
     }
@@ -233,7 +239,7 @@ fn kernel_mbind_leave(ctx: FExitContext) -> i32 {
 
 fn begin(ctx: &impl EbpfContext, target: u32, reason: u32) {
     let thread = kernel::current().id;
-    let Some(caller) = CALLERS.get_ptr_mut(thread & CALLERS_MASK.load()) else { return };
+    let Some(caller) = CALLERS.get_ptr_mut(place_of(thread)) else { return };
     // SAFETY: a slot of the map, all integers; it is ours once we have claimed it.
     unsafe {
         if !slot::claim(&raw mut (*caller).taken) && (*caller).thread != u64::from(thread) {

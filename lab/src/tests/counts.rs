@@ -1,14 +1,14 @@
 //! Does each probe count what the workload did and an independent witness confirms?
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use migrate_common::{Counter, CpuKey, Drain, HintKey, TaskCounters};
 use migrate_ctl::probes::{Counts, Probes};
 
 use crate::sys;
-use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted};
-use crate::witness::vmstat;
+use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted, say};
+use crate::witness::{pages_on, vmstat};
 use crate::worker::{Did, Worker};
 
 /// Pages of the workloads whose counts are known.
@@ -20,11 +20,13 @@ pub(crate) const TESTS: &[Test] = &[
     test("drains_are_counted_and_timed", Off::Probe("drains"), drains),
     test("threads_that_wait_for_moving_pages_are_counted", Off::Probe("waits"), waits),
     test("hint_faults_name_both_nodes", Off::Probe("hint_faults"), hint_faults),
+    test("hint_faults_weigh_huge_pages", Off::Probe("hint_faults"), huge_hint_faults),
     test("cpu_time_is_on_the_node_it_was_used_on", Off::Probe("cpu_time"), |lab| {
-        cpu_time(&mut lab.probes()?)
+        // More than 2,500 samples at 99 Hz.
+        cpu_time(&mut lab.probes()?, [8000, 18_000])
     }),
     test("cpu_time_without_clocks_is_that_of_switches", Off::Probe("cpu_time"), |lab| {
-        cpu_time(&mut lab.probes_with(&["perf cpu-clock"], u32::MAX)?)
+        cpu_time(&mut lab.probes_with(&["perf cpu-clock"], u32::MAX)?, [2000, 4500])
     }),
 ];
 
@@ -99,37 +101,59 @@ fn hints(probes: &mut Probes, worker: &mut Worker) -> Result<()> {
     })?;
     let truth = vmstat("numa_hint_faults")? - witness;
     anyhow::ensure!(truth >= 1024, "the kernel made {truth} hint faults only");
-    let all = |counts: &Counts| counts.hints.values().sum::<u64>();
+    let all = |counts: &Counts| counts.hints.values().map(|hints| hints.faults).sum::<u64>();
     // Everybody's, as the witness counts: tasks whose page moved meanwhile differ.
     near("hint faults", all(&after) - all(&before), truth, truth / 50 + NOISE)?;
     let key = HintKey { tgid: worker.pid(), cpu_node: 1, memory_node: 0 };
-    let of = |counts: &Counts| counts.hints.get(&key).copied().unwrap_or(0);
-    let remote = of(&after) - of(&before);
+    let of = |counts: &Counts| counts.hints.get(&key).copied().unwrap_or_default();
+    let remote = of(&after).since(&of(&before)).faults;
     claim(remote >= truth / 2, || format!("hint faults from node 1 to node 0: {remote} of {truth}"))
 }
 
-fn cpu_time(probes: &mut Probes) -> Result<()> {
-    let mut worker = Worker::start("burn --node 1 --millis 5000")?;
-    let mut did = None;
-    let (before, after) = counted(probes, || {
-        did = Some(worker.act()?);
-        Ok(())
+/// What the kernel's balancing moved near, hint faults met before, most of it in huge pages.
+fn huge_hint_faults(lab: &Lab) -> Result<()> {
+    const ALL: u64 = 16 * 512;
+    let mut probes = lab.probes()?;
+    let mut worker = Worker::start(&format!("scan --memory 0 --cpu 1 --pages {ALL} --huge"))?;
+    let pid = worker.pid();
+    let there = pages_on(pid, 1)?;
+    let (before, after) = balancing(|| {
+        counted(&mut probes, || {
+            for _ in 0..60 {
+                worker.act()?;
+                if pages_on(pid, 1)? - there >= ALL {
+                    break;
+                }
+            }
+            Ok(())
+        })
     })?;
-    let did = did.context("the workload did not act")?;
-    let on = |node| {
+    let came = pages_on(pid, 1)? - there;
+    anyhow::ensure!(came >= ALL / 2, "{came} pages came only");
+    let key = HintKey { tgid: pid, cpu_node: 1, memory_node: 0 };
+    let of = |counts: &Counts| counts.hints.get(&key).copied().unwrap_or_default();
+    let met = of(&after).since(&of(&before));
+    say(&format!("hint faults on huge pages: {met:?}, {came} pages came"));
+    near("pages met by hint faults", met.pages, came, came / 50 + NOISE)?;
+    claim(met.faults < came / 4, || format!("{met:?}: they were met one by one"))
+}
+
+fn cpu_time(probes: &mut Probes, millis: [u64; 2]) -> Result<()> {
+    let mut worker = Worker::start(&format!("burn --millis {},{}", millis[0], millis[1]))?;
+    let (before, after) = counted(probes, || worker.act().map(drop))?;
+    let seen = [0, 1].map(|node| {
         let key = CpuKey { tgid: worker.pid(), node };
         let of = |counts: &Counts| counts.cpu.get(&key).copied().unwrap_or(0);
-        of(&after) - of(&before)
-    };
-    let (away, here) = (on(0), on(1));
-    // A CPU that stood still for long does not tick, but its time goes on.
-    let truth = did.after.cpu_nanos - did.before.cpu_nanos - did.stood_still;
-    claim(here * 100 >= (away + here) * 98 && here > 0, || {
-        format!("of {} ms on node 1, {} ms were seen there", truth / 1_000_000, here / 1_000_000)
+        (of(&after) - of(&before)) / 1_000_000
+    });
+    let all: u64 = millis.iter().sum();
+    let share = |millis: [u64; 2]| millis[1] as f64 / (millis[0] + millis[1]).max(1) as f64;
+    let (share, truth) = (share(seen), share(millis));
+    say(&format!("CPU time: {seen:?} of {millis:?} ms, share {share:.4} of {truth:.4}"));
+    claim((share - truth).abs() <= 0.02, || {
+        format!("{seen:?} ms by node of {millis:?}: share {share:.4}, not {truth:.4}")
     })?;
-    let millis = Duration::from_nanos(truth).as_millis();
-    near("CPU time in ns", away + here, truth, truth / 8)
-        .with_context(|| format!("getrusage says {millis} ms"))
+    near("CPU time in ms", seen.iter().sum(), all, all / 50)
 }
 
 /// Lets a workload act once: what it says, and what the probes counted of it meanwhile.

@@ -58,14 +58,7 @@ pub(super) fn strand(args: &Strand) -> Result<()> {
     }
     nodes::run_on(None, args.to)?;
     let usage = sys::usage();
-    tell(&Did {
-        before: usage,
-        after: usage,
-        pages: memory.pages(),
-        stood_still: 0,
-        slept: 0,
-        off_cpu: 0,
-    })?;
+    tell(&Did { before: usage, after: usage, pages: memory.pages(), slept: 0, off_cpu: 0 })?;
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -145,8 +138,8 @@ pub(super) fn shift(node: u16, to: u16, pages: usize) -> Result<()> {
     })
 }
 
-pub(super) fn scan(node: u16, cpu: u16, pages: usize) -> Result<()> {
-    let memory = placed(node, pages)?;
+pub(super) fn scan(node: u16, cpu: u16, pages: usize, huge: bool) -> Result<()> {
+    let memory = if huge { huge_pages(node, pages)? } else { placed(node, pages)? };
     nodes::run_on(None, cpu)?;
     at_each_line(|| {
         let end = Instant::now() + Duration::from_secs(1);
@@ -190,24 +183,39 @@ pub(super) fn mix(node: u16, pages: usize, other: u16, other_pages: usize) -> Re
     })
 }
 
-pub(super) fn burn(node: u16, time: Duration) -> Result<()> {
-    nodes::run_on(None, node)?;
+/// A thread on each node uses the CPU time that is given for it, by its own clock. Time in which
+/// the host let the CPU stand still is not used, although that clock goes on.
+pub(super) fn burn(millis: &[u64]) -> Result<()> {
     repeat(|| {
-        let began = Instant::now();
-        let (mut last, mut stood_still) = (began, Duration::ZERO);
-        let mut sum = 0_u64;
-        while last - began < time {
-            for step in 0..10_000 {
-                sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(step));
-            }
-            let now = Instant::now();
-            if now - last >= STANDSTILL {
-                stood_still += now - last;
-            }
-            last = now;
-        }
-        Ok(Done { stood_still, ..Done::default() })
+        std::thread::scope(|scope| {
+            let burning: Vec<_> = (0..)
+                .zip(millis)
+                .map(|(node, &millis)| scope.spawn(move || use_cpu(node, millis)))
+                .collect();
+            burning.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_panic| anyhow::anyhow!("a thread has panicked"))?
+            })
+        })?;
+        Ok(Done::default())
     })
+}
+
+fn use_cpu(node: u16, millis: u64) -> Result<()> {
+    nodes::run_on(None, node)?;
+    let time = Duration::from_millis(millis);
+    let (mut last, mut used) = (sys::thread_cpu_time(), Duration::ZERO);
+    let mut sum = 0_u64;
+    while used < time {
+        for step in 0..10_000 {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(step));
+        }
+        let now = sys::thread_cpu_time();
+        if now - last < STANDSTILL {
+            used += now - last;
+        }
+        last = now;
+    }
+    Ok(())
 }
 
 pub(super) fn merged(pages: usize, to: u16) -> Result<()> {
@@ -309,14 +317,7 @@ pub(super) fn hold() -> Result<()> {
         return Ok(());
     }
     let usage = sys::usage();
-    tell(&Did {
-        before: usage,
-        after: usage,
-        pages: memory.pages(),
-        stood_still: 0,
-        slept: 0,
-        off_cpu: 0,
-    })?;
+    tell(&Did { before: usage, after: usage, pages: memory.pages(), slept: 0, off_cpu: 0 })?;
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -385,11 +386,17 @@ pub(super) fn riddle(node: u16, mib: usize) -> Result<()> {
 }
 
 pub(super) fn huge(node: u16, mib: usize) -> Result<()> {
+    let memory = huge_pages(node, mib * 256)?;
+    at_each_line(|| Ok(memory.pages()))
+}
+
+/// On a node, in transparent huge pages as far as the kernel has some.
+fn huge_pages(node: u16, pages: usize) -> Result<Memory> {
     nodes::run_on(None, node)?;
-    let mut memory = Memory::map(mib * 256).context("map")?;
+    let mut memory = Memory::map(pages).context("map")?;
     memory.advise(libc::MADV_HUGEPAGE).context("madvise(HUGEPAGE)")?;
     memory.touch_all();
-    at_each_line(|| Ok(memory.pages()))
+    Ok(memory)
 }
 
 pub(super) fn hop(node: u16, to: u16, times: usize) -> Result<()> {

@@ -127,6 +127,7 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         }),
         tracepoint("touched", "page_fault_user", page_fault_user),
         function("hint_faults", FEntry, "mpol_misplaced", mpol_misplaced),
+        function("hint_faults", FEntry, "task_numa_fault", task_numa_fault),
         clock,
         tracepoint("migrations", "mm_migrate_pages_start", mm_migrate_pages_start),
         tracepoint("migrations", "mm_migrate_pages", mm_migrate_pages),
@@ -232,6 +233,13 @@ fn page_fault_user(_: &Btf, arguments: usize) -> Fit {
 fn mpol_misplaced(btf: &Btf, _: Prototype) -> Fit {
     knows_flags(btf)?;
     Ok("mpol_misplaced")
+}
+
+fn task_numa_fault(_: &Btf, prototype: Prototype) -> Fit {
+    match prototype {
+        Prototype { arguments: 4, .. } => Ok("task_numa_fault"),
+        other => Err(unknown("task_numa_fault", other)),
+    }
 }
 
 fn knows_flags(btf: &Btf) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use migrate_common::{
-    ALL_REASONS, CpuKey, CrossKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, Isolated,
+    ALL_REASONS, CpuKey, CrossKey, DRAIN_KINDS, Durations, FAULT_KINDS, HintKey, Hints, Isolated,
     LOST_SLOTS, MAX_CALLERS, MAX_CPU_TIMES, MAX_CPUS, MAX_HINTS, MAX_TASKS, MAX_TOUCHED,
     MigrationKey, MigrationTotals, Migrations, OwnMove, SCAN_KINDS, Scanned, Since, TaskCounters,
     Touched,
@@ -23,7 +23,7 @@ pub struct Counts {
     pub tasks: BTreeMap<u32, TaskCounters>,
     /// CPU time in ns.
     pub cpu: BTreeMap<CpuKey, u64>,
-    pub hints: BTreeMap<HintKey, u64>,
+    pub hints: BTreeMap<HintKey, Hints>,
     pub migrations: BTreeMap<MigrationKey, MigrationTotals>,
     /// By reason: every reason that this kernel has, as it names it, and ours.
     pub reasons: Vec<(String, Migrations)>,
@@ -47,7 +47,7 @@ pub(super) struct Maps {
     since: PerCpuArray<MapData, Since>,
     /// By number of the CPU.
     nodes: Vec<Option<u32>>,
-    hints: HashMap<MapData, HintKey, u64>,
+    hints: HashMap<MapData, HintKey, Hints>,
     migrations: HashMap<MapData, MigrationKey, MigrationTotals>,
     by_reason: PerCpuArray<MapData, Migrations>,
     fault_time: PerCpuArray<MapData, Durations>,
@@ -229,7 +229,7 @@ pub(super) fn sizes(topology: &Topology, most: u32) -> Sizes {
 }
 
 impl Sizes {
-    pub(super) fn of_maps(&self) -> [(&'static str, u32); 10] {
+    pub(super) fn of_maps(&self) -> [(&'static str, u32); 11] {
         [
             ("TASKS", MAX_TASKS.min(self.most)),
             ("CPU_TIME", MAX_CPU_TIMES.min(self.most)),
@@ -237,6 +237,7 @@ impl Sizes {
             ("MIGRATIONS", MAX_TASKS.min(self.most)),
             ("CALLERS", self.callers),
             ("RECENT", self.callers),
+            ("MET", self.callers),
             ("CROSSINGS", MAX_CPU_TIMES.min(self.most)),
             ("TOUCHED", MAX_TOUCHED.min(self.most)),
             ("ISOLATED", self.nodes * ALL_REASONS),

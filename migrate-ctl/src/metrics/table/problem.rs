@@ -1,6 +1,6 @@
 //! Is NUMA a problem here?
 
-use migrate_common::{Counter, FaultKind};
+use migrate_common::{Counter, FaultKind, Hints};
 
 use super::PRESET_NODES;
 use crate::metrics::{Kind, Metric, Rows};
@@ -9,6 +9,8 @@ use crate::snapshot::{CgroupLoad, Snapshot};
 use crate::sys::PAGE_SIZE;
 
 const LOCAL: Option<&str> = Some("all memory in use is local, as after a move");
+
+const BALANCING_OFF: Option<&str> = Some("the kernel makes them only while NUMA balancing is on");
 
 pub(super) static METRICS: &[Metric] = &[
     Metric {
@@ -76,8 +78,17 @@ pub(super) static METRICS: &[Metric] = &[
         unit: "faults",
         help: "NUMA-hint faults by the node of the CPU and the node of the page: who touched which page once, not how often.",
         labels: &["cpu_node", "memory_node"],
-        empty_when: Some("the kernel makes them only while NUMA balancing is on"),
-        read: hint_faults,
+        empty_when: BALANCING_OFF,
+        read: |s, rows| hint_faults(s, rows, |hints| hints.faults),
+    },
+    Metric {
+        name: "migrate_hint_fault_pages_total",
+        kind: Kind::Counter,
+        unit: "pages",
+        help: "Pages of 4 KiB that NUMA-hint faults met, by the same nodes; a huge page is one fault and 512 pages.",
+        labels: &["cpu_node", "memory_node"],
+        empty_when: BALANCING_OFF,
+        read: |s, rows| hint_faults(s, rows, |hints| hints.pages),
     },
     Metric {
         name: "migrate_page_faults_total",
@@ -187,10 +198,11 @@ pub(super) static METRICS: &[Metric] = &[
     },
 ];
 
-fn hint_faults(s: &Snapshot, rows: &mut Rows) {
+fn hint_faults(s: &Snapshot, rows: &mut Rows, of: fn(Hints) -> u64) {
     for (cpu, cpu_id) in s.nodes.iter() {
         for (memory, memory_id) in s.nodes.iter() {
-            let n = s.totals.hints.get(cpu).and_then(|row| row.get(memory)).copied().unwrap_or(0);
+            let hints = s.totals.hints.get(cpu).and_then(|row| row.get(memory)).copied();
+            let n = of(hints.unwrap_or_default());
             if n > 0 || s.nodes.len() <= PRESET_NODES {
                 rows.add([&cpu_id.to_string(), &memory_id.to_string()], n as f64);
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use migrate_common::{BUCKETS, Durations, Isolated, Migrations, Scanned, TaskCounters};
+use migrate_common::{BUCKETS, Durations, Hints, Isolated, Migrations, Scanned, TaskCounters};
 use migrate_ctl::ledger::{Ledger, PairTotals};
 use migrate_ctl::model::{Class, End, Faults, Node, NodeId, NodeVec, Reason, Source, each_node};
 use migrate_ctl::placement::ClassPages;
@@ -95,7 +95,10 @@ fn totals(ticks: u64) -> Totals {
         fault_time: [durations(50 * ticks, 13), durations(ticks, 18)],
         drains: [durations(ticks, 16), durations(2 * ticks, 15)],
         hints: NodeVec::from_fn(2, |cpu| {
-            NodeVec::from_fn(2, |memory| ticks * u64::from(1 + 2 * cpu.0 + memory.0))
+            NodeVec::from_fn(2, |memory| {
+                let faults = ticks * u64::from(1 + 2 * cpu.0 + memory.0);
+                Hints { faults, pages: 3 * faults }
+            })
         }),
         cpu: NodeVec::from_fn(2, |node| ticks * (1 + u64::from(node.0)) * 300_000_000),
         lost: [ticks, 0, 0, 1, 2, 0, 0],
