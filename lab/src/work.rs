@@ -109,6 +109,11 @@ pub(crate) enum Work {
         #[arg(long)]
         pages: usize,
     },
+    /// Two threads of which one touches so many new pages and the other three times as many
+    Siblings {
+        #[arg(long)]
+        pages: usize,
+    },
     /// Threads that touch so many new pages each, after the main thread has exited, at one line
     Orphans {
         #[arg(long)]
@@ -252,6 +257,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Pinned { node, to } => acts::pinned(node, to),
         Work::Reread { node, pages } => acts::reread(node, pages),
         Work::Orphans { node, pages, threads } => acts::orphans(node, pages, threads),
+        Work::Siblings { pages } => acts::siblings(pages),
         Work::Rebind { node, to, pages } => acts::rebind(node, to, pages),
         Work::Collapse { node, mib } => acts::collapse(node, mib),
         Work::Riddle { node, mib } => acts::riddle(node, mib),

@@ -23,7 +23,7 @@ const PROCESS_LIMIT: u64 = 64 << 10;
 /// One line of `maps` or `numa_maps`: a path has up to 4,096 bytes, each escaped to four, and
 /// 1,024 nodes take some 15 each.
 const LINE_LIMIT: u64 = 64 << 10;
-/// Threads that [`cpu_time`] looks at.
+/// Threads that [`threads`] looks at.
 const THREADS: usize = 4096;
 /// Bytes of a name in labels and logs.
 const PRINTABLE: usize = 64;
@@ -74,14 +74,15 @@ impl Resident {
     }
 }
 
-/// CPU time of one thread since it started.
+/// What one thread has used since it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadTime {
+pub struct Thread {
     pub tid: u32,
     /// The CPU that it ran on last.
     pub cpu: u32,
     /// User and system time in clock ticks, 100 a second.
     pub ticks: u64,
+    pub faults: Faults,
 }
 
 /// All process numbers, ascending.
@@ -148,16 +149,16 @@ pub fn lives(root: &Path, id: PidRef) -> bool {
         .is_some_and(|stat| stat.start == id.start && stat.flags & PF_EXITING == 0)
 }
 
-/// CPU time by thread, of at most the first 4,096 threads.
-pub fn cpu_time(root: &Path, pid: u32) -> Option<Vec<ThreadTime>> {
+/// At most the first 4,096 threads of a process.
+pub fn threads(root: &Path, pid: u32) -> Option<Vec<Thread>> {
     let folder = root.join(format!("proc/{pid}/task"));
-    let threads: Vec<ThreadTime> = numbered(&folder)
+    let threads: Vec<Thread> = numbered(&folder)
         .ok()?
         .into_iter()
         .take(THREADS)
         .filter_map(|tid| {
             let stat = Stat::read(&folder.join(format!("{tid}/stat")))?;
-            Some(ThreadTime { tid, cpu: stat.cpu, ticks: stat.ticks })
+            Some(Thread { tid, cpu: stat.cpu, ticks: stat.ticks, faults: stat.faults })
         })
         .collect();
     (!threads.is_empty()).then_some(threads)

@@ -235,7 +235,7 @@ impl Sampler {
         for &pid in pids {
             let Some(start) = procfs::start_of(&self.root, pid) else { continue };
             let id = PidRef { pid, start };
-            for thread in procfs::cpu_time(&self.root, pid).unwrap_or_default() {
+            for thread in procfs::threads(&self.root, pid).unwrap_or_default() {
                 let used = thread.ticks.saturating_mul(NANOS_PER_CLOCK_TICK);
                 let before = self.threads.get(&(id, thread.tid)).copied();
                 threads.insert((id, thread.tid), used);

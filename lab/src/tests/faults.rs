@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use migrate_common::{Counter, FaultKind, Lost};
 use migrate_ctl::probes::{Counts, Probes};
-use migrate_ctl::procfs::process;
+use migrate_ctl::procfs::{Thread, process, threads};
 
 use crate::swap::Swap;
 use crate::sys;
@@ -21,6 +21,7 @@ const FEW: u32 = 8;
 
 pub(crate) const TESTS: &[Test] = &[
     test("faults_of_a_process_are_those_of_getrusage", Off::Nothing, of_a_process),
+    test("faults_of_threads_are_told_apart", Off::Nothing, of_threads),
     test("faults_of_exited_threads_are_those_of_getrusage", Off::Probe("faults"), exited),
     test("faults_count_writes_to_protected_pages", Off::Probe("faults"), write_protect),
     test("faults_count_pages_that_were_in_swap", Off::Probe("faults"), swap_in),
@@ -49,6 +50,21 @@ fn of_a_process(_lab: &Lab) -> Result<()> {
         };
         anyhow::ensure!(truth >= PAGES / 2, "{words} had {truth} faults for {PAGES} pages");
         near(words, found, truth, NOISE)?;
+    }
+    Ok(())
+}
+
+/// The kernel counts for each thread; what they have together `getrusage` says.
+fn of_threads(_lab: &Lab) -> Result<()> {
+    let mut worker = Worker::start(&format!("siblings --pages {PAGES}"))?;
+    let did = worker.act()?;
+    let all = threads("/".as_ref(), worker.pid()).context("gone")?;
+    let sum = all.iter().map(|thread| thread.faults.minor).sum();
+    near("minor faults of all threads", sum, did.after.minor, NOISE)?;
+    for pages in [PAGES, 3 * PAGES] {
+        let near = |thread: &&Thread| thread.faults.minor.abs_diff(pages) <= NOISE;
+        let of = all.iter().filter(near).count();
+        claim(of == 1, || format!("{of} threads with {pages} faults: {all:?}"))?;
     }
     Ok(())
 }

@@ -339,6 +339,28 @@ pub(super) fn fill(node: u16, mib: usize) -> Result<()> {
     at_each_line(|| Ok(memory.pages()))
 }
 
+pub(super) fn siblings(pages: usize) -> Result<()> {
+    at_each_line(|| {
+        let (done, all) = std::sync::mpsc::channel();
+        for share in [pages, 3 * pages] {
+            let done = done.clone();
+            std::thread::spawn(move || {
+                // Without memory there are too few faults, which is noticed.
+                if let Ok(mut memory) = Memory::map(share) {
+                    memory.touch_all();
+                }
+                // Nobody waits for it any more once the process ends.
+                let _ = done.send(());
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        drop(done);
+        Ok(all.iter().take(2).count() * 2 * pages)
+    })
+}
+
 pub(super) fn orphans(node: u16, pages: usize, threads: usize) -> Result<()> {
     nodes::run_on(None, node)?;
     let alone = Arc::new(AtomicBool::new(false));

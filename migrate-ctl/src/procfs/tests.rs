@@ -34,7 +34,7 @@ fn knows_a_kernel_thread_and_a_process_that_is_gone() {
     assert!(process(&root(), 2).unwrap().kernel_thread);
     assert_eq!(process(&root(), 999), None);
     assert_eq!(start_of(&root(), 999), None);
-    assert_eq!(cpu_time(&root(), 999), None);
+    assert_eq!(threads(&root(), 999), None);
 }
 
 #[test]
@@ -53,12 +53,10 @@ fn lists_processes_and_nothing_else() {
 }
 
 #[test]
-fn adds_user_and_system_time_by_thread() {
-    let times = cpu_time(&root(), 100).unwrap();
-    assert_eq!(
-        times,
-        [ThreadTime { tid: 100, cpu: 3, ticks: 250 }, ThreadTime { tid: 105, cpu: 1, ticks: 7 }]
-    );
+fn knows_what_each_thread_has_used() {
+    let faults = |minor| Faults { minor, major: 3 };
+    let thread = |tid, cpu, ticks, minor| Thread { tid, cpu, ticks, faults: faults(minor) };
+    assert_eq!(threads(&root(), 100).unwrap(), [thread(100, 3, 250, 1), thread(105, 1, 7, 8)]);
 }
 
 #[test]
