@@ -4,12 +4,13 @@
 //! processor. Says one line of JSON for each set of probes; the numbers are
 //! the least of several rounds, since an interrupt only adds.
 
-use std::io::{Read, Write, pipe};
+use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use migrate_ctl::probes::{Probes, SIGNALS};
 use migrate_ctl::sys::boottime;
 use migrate_ctl::topology::Topology;
@@ -35,25 +36,86 @@ struct Line {
     system_call: u64,
 }
 
-pub(crate) fn run() -> Result<()> {
+/// One-liners that count what a signal of ours counts, and nothing else of it.
+const ONE_LINERS: [(&str, &str); 6] = [
+    ("isolation", "kretfunc:folio_isolate_lru { @[pid, retval] = count(); }"),
+    ("faults", "kretfunc:handle_mm_fault { @[pid, retval & 4] = count(); }"),
+    ("touched", "tracepoint:exceptions:page_fault_user { @[pid] = count(); }"),
+    ("cpu_time", "profile:hz:99 { @[pid, cpu] = count(); }"),
+    ("scheduling", "tracepoint:sched:sched_migrate_task { @[args->pid] = count(); }"),
+    (
+        "migrations",
+        "tracepoint:migrate:mm_migrate_pages { @[pid, args->reason] = sum(args->succeeded); }",
+    ),
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// One-liners of bpftrace as well
+    #[arg(long)]
+    bpftrace: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
     // The kernel still works on its own start for a while.
     thread::sleep(SETTLE);
     nodes::run_on(None, 0)?;
-    say("none", None)?;
-    say("default", Some(&load(&[])?))?;
-    let mut everything = load(&[])?;
-    everything.time_faults();
-    say("everything", Some(&everything))?;
-    drop(everything);
+    say("none")?;
+    let mut attached = load(&[])?;
+    say("default")?;
+    attached.time_faults();
+    say("everything")?;
+    drop(attached);
     for signal in SIGNALS {
         let off: Vec<&str> = SIGNALS.into_iter().filter(|other| *other != signal).collect();
-        say(signal, Some(&load(&off)?))?;
+        let attached = load(&off)?;
+        say(signal)?;
+        drop(attached);
+    }
+    if args.bpftrace {
+        for (signal, program) in ONE_LINERS {
+            let mut tracer = Tracer::start(program).with_context(|| program.to_owned())?;
+            say(&format!("bpftrace: {signal}"))?;
+            tracer.stop()?;
+        }
     }
     Ok(())
 }
 
-/// With these probes attached.
-fn say(name: &str, _attached: Option<&Probes>) -> Result<()> {
+/// bpftrace with its programs attached.
+struct Tracer {
+    child: Child,
+    /// Without a reader it would end.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Tracer {
+    fn start(program: &str) -> Result<Self> {
+        // Attached in this order: what it says comes when the first is.
+        let program = format!(r#"{program} interval:s:1 {{ printf("ticks\n"); }}"#);
+        let mut command = Command::new("/usr/bin/bpftrace");
+        let mut child = command
+            .args(["-B", "none", "-e", &program])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start bpftrace")?;
+        let mut output = BufReader::new(child.stdout.take().context("no output")?);
+        if !output.by_ref().lines().any(|line| line.is_ok_and(|line| line == "ticks")) {
+            bail!("bpftrace ended with {}", child.wait().context("wait for bpftrace")?);
+        }
+        Ok(Self { child, _output: output })
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        self.child.kill().context("stop bpftrace")?;
+        self.child.wait().context("wait for bpftrace")?;
+        Ok(())
+    }
+}
+
+/// With whatever is attached now.
+fn say(name: &str) -> Result<()> {
     let line = Line {
         probes: name.to_owned(),
         fault: least(faults)?,

@@ -42,7 +42,7 @@ enum Command {
     /// Reads each node's memory from each node, for the check of a far machine
     Far,
     /// Instructions that the probes cost, where the clock counts them
-    Bench,
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Scene(args) => scene::run(&args),
         Command::Share(args) => share::run(&args),
         Command::Far => far::check().map(|()| ExitCode::SUCCESS),
-        Command::Bench => bench::run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::{self, Accel, End, Guest, Load, Node, Rig};
 use crate::kernels;
+use crate::packages;
 use crate::paths::say;
 
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -36,6 +37,9 @@ pub(crate) struct Probes {
     kernel: String,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Beside bpftrace one-liners that count the same.
+    #[arg(long)]
+    bpftrace: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,11 +67,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn probes(args: &Probes) -> Result<ExitCode> {
     let kernel = kernels::find(&args.kernel)?;
-    let load =
-        Load { command: ["/bin/lab", "bench"].map(str::to_owned).to_vec(), ..Load::default() };
-    let guest = Rig::new()?.guest("bench-probes", &kernel, &load)?;
+    let mut command = ["/bin/lab", "bench"].map(str::to_owned).to_vec();
+    let mut load = Load::default();
     // One processor: the clock counts the instructions of all of them together.
-    let nodes = vec![Node { cpus: 1, memory_mib: 768 }, Node { cpus: 0, memory_mib: 256 }];
+    let mut memory_mib = 768;
+    if args.bpftrace {
+        command.push("--bpftrace".to_owned());
+        load.programs = Some(packages::bpftrace()?);
+        // Its libraries lie in the guest's memory.
+        memory_mib = 2560;
+    }
+    load.command = command;
+    let guest = Rig::new()?.guest("bench-probes", &kernel, &load)?;
+    let nodes = vec![Node { cpus: 1, memory_mib }, Node { cpus: 0, memory_mib: 256 }];
     let guest = Guest { nodes, accel: Some(Accel::Counted), timeout: TIMEOUT, ..guest };
     let mut lines = Vec::new();
     let end = guest::boot(&guest, |line| {
@@ -89,7 +101,7 @@ fn probes(args: &Probes) -> Result<ExitCode> {
 fn table(kernel: &str, lines: &[Line]) -> String {
     let mut text = format!(
         "kernel {kernel}: instructions an operation, and what the probes add\n\
-         {:12} {:>16} {:>16} {:>16} {:>16}",
+         {:24} {:>16} {:>16} {:>16} {:>16}",
         "probes", "fault", "migrated page", "switch and back", "system call"
     );
     let Some((base, others)) = lines.split_first() else { return text };
@@ -100,12 +112,12 @@ fn table(kernel: &str, lines: &[Line]) -> String {
         |line| line.system_call,
     ];
     // Writing to a String cannot fail.
-    let _ = write!(text, "\n{:12}", base.probes);
+    let _ = write!(text, "\n{:24}", base.probes);
     for column in columns {
         let _ = write!(text, " {:>16}", column(base));
     }
     for line in others {
-        let _ = write!(text, "\n{:12}", line.probes);
+        let _ = write!(text, "\n{:24}", line.probes);
         for column in columns {
             let added = column(line) as f64 - column(base) as f64;
             let percent = added * 100.0 / column(base).max(1) as f64;

@@ -41,8 +41,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let balancing = args.balancing.to_string();
     let command = ["/bin/lab", "demo", "--balancing", &balancing].map(str::to_owned).to_vec();
     let settings = [("balancing", balancing)];
-    let redis = Some(packages::redis()?.root);
-    let load = Load { command, settings: &settings, redis, far: None };
+    let programs = Some(packages::redis()?);
+    let load = Load { command, settings: &settings, programs, far: None };
     let name = format!("demo-{}", kernel.release);
     let guest = Rig::new()?.guest(&name, &kernel, &load)?;
     let nodes = vec![Node { cpus: 2, memory_mib: 1536 }; 2];

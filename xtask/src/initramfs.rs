@@ -1,7 +1,8 @@
 //! What lies in the guest's root file system?
 //!
 //! Busybox, our two static programs, the modules of a network card and disks,
-//! the command to run, and on request redis. No distribution: it boots in
+//! the command to run, and on request others'
+//! programs. No distribution: it boots in
 //! seconds, and nothing in it moves memory behind our back.
 
 mod cpio;
@@ -34,8 +35,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) controller: &'a Path,
     /// The kernel's module folder.
     pub(crate) modules: &'a Path,
-    /// A folder with redis and its libraries at the paths they have in the guest.
-    pub(crate) redis: Option<&'a Path>,
+    /// A folder with programs and their libraries at the paths they have in the guest.
+    pub(crate) programs: Option<&'a Path>,
     /// Program and arguments; empty asks for a shell.
     pub(crate) command: &'a [String],
     /// Read by the guest's init: `balancing`, `far`.
@@ -66,7 +67,7 @@ pub(crate) fn write(contents: &Contents<'_>, file: &Path) -> Result<()> {
     {
         archive.file(&format!("lib/modules-load/{number:02}-{name}.ko"), 0o644, &module)?;
     }
-    if let Some(root) = contents.redis {
+    if let Some(root) = contents.programs {
         add_tree(&mut archive, root, "")?;
     }
     archive.file("etc/migrate/command", 0o644, lines(contents.command)?.as_bytes())?;

@@ -14,25 +14,41 @@ use crate::apt::Apt;
 use crate::paths::{program, quiet, target};
 use crate::setup::{self, Part, Step};
 
-const REDIS: [&str; 3] = ["redis-server", "redis-cli", "redis-benchmark"];
 /// Where Debian's packages put libraries, below whichever root.
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 
-/// Redis in a folder that can be a guest's root as it is.
-pub(crate) struct RedisFiles {
-    /// Holds `usr/bin/redis-*`, their shared libraries and the loader.
-    pub(crate) root: PathBuf,
+/// Programs that go into guests, in a folder that can be a guest's root as it is: it holds
+/// `usr/bin`, the shared libraries and the loader.
+struct Bundle {
+    name: &'static str,
+    programs: &'static [&'static str],
+    packages: &'static [&'static str],
+    mebibytes: u32,
 }
+
+const REDIS: Bundle = Bundle {
+    name: "redis",
+    programs: &["redis-server", "redis-cli", "redis-benchmark"],
+    packages: &["redis-server", "redis-tools"],
+    mebibytes: 20,
+};
+const BPFTRACE: Bundle =
+    Bundle { name: "bpftrace", programs: &["bpftrace"], packages: &["bpftrace"], mebibytes: 200 };
 
 pub(crate) struct Prometheus {
     pub(crate) prometheus: PathBuf,
     pub(crate) promtool: PathBuf,
 }
 
-pub(crate) fn redis() -> Result<RedisFiles> {
+pub(crate) fn redis() -> Result<PathBuf> {
     setup::need(Part::Redis)?;
-    Ok(RedisFiles { root: redis_root() })
+    Ok(REDIS.root())
+}
+
+pub(crate) fn bpftrace() -> Result<PathBuf> {
+    setup::need(Part::Bpftrace)?;
+    Ok(BPFTRACE.root())
 }
 
 pub(crate) fn prometheus() -> Result<Prometheus> {
@@ -75,17 +91,11 @@ pub(crate) fn missing_prometheus() -> Vec<Step> {
 }
 
 pub(crate) fn missing_redis() -> Vec<Step> {
-    if redis_root().join(LOADER).exists() {
-        return Vec::new();
-    }
-    let installed = REDIS.iter().all(|name| program(name).is_some());
-    let from = if installed { "this machine, copied" } else { "Debian's mirror, unpacked" };
-    vec![Step {
-        what: "redis, the demo's server".to_owned(),
-        from: format!("{from} into target/packages"),
-        mebibytes: 20,
-        act: Box::new(assemble_redis),
-    }]
+    REDIS.missing("redis, the demo's server")
+}
+
+pub(crate) fn missing_bpftrace() -> Vec<Step> {
+    BPFTRACE.missing("bpftrace, for comparison")
 }
 
 /// Drops everything fetched, so that it is fetched anew.
@@ -99,10 +109,6 @@ pub(crate) fn forget() -> Result<()> {
 
 fn folder() -> PathBuf {
     target("packages")
-}
-
-fn redis_root() -> PathBuf {
-    folder().join("redis")
 }
 
 /// The step that unpacks packages into the shared folder.
@@ -134,26 +140,54 @@ fn static_busybox() -> Option<PathBuf> {
     candidates.into_iter().flatten().find(|file| crate::elf::is_static(file).unwrap_or(false))
 }
 
-/// Collects the programs and just the libraries that they load into a small root.
-fn assemble_redis() -> Result<()> {
-    let installed: Option<Vec<PathBuf>> = REDIS.iter().map(|name| program(name)).collect();
-    let scratch = folder().join("redis.new");
-    // Left over from an interrupted run.
-    let _ = fs::remove_dir_all(&scratch);
-    match installed {
-        Some(programs) => collect(Path::new("/"), &programs, &scratch)?,
-        None => {
-            let debian = folder().join("redis.debian");
-            let apt = Apt::open()?;
-            apt.unpack(&apt.with_libraries(&["redis-server", "redis-tools"])?, &debian)?;
-            collect(&debian, &REDIS.map(|name| debian.join("usr/bin").join(name)), &scratch)?;
-            fs::remove_dir_all(&debian)?;
-        }
+impl Bundle {
+    fn root(&self) -> PathBuf {
+        folder().join(self.name)
     }
-    let root = redis_root();
-    let _ = fs::remove_dir_all(&root);
-    // Renamed as a whole: the folder is complete or absent.
-    fs::rename(&scratch, &root).with_context(|| format!("create {}", root.display()))
+
+    fn missing(&'static self, what: &str) -> Vec<Step> {
+        if self.root().join(LOADER).exists() {
+            return Vec::new();
+        }
+        let from = match self.installed() {
+            Some(_) => "this machine, copied",
+            None => "Debian's mirror, unpacked",
+        };
+        vec![Step {
+            what: what.to_owned(),
+            from: format!("{from} into target/packages"),
+            mebibytes: self.mebibytes,
+            act: Box::new(|| self.assemble()),
+        }]
+    }
+
+    /// All programs, if this machine has all.
+    fn installed(&self) -> Option<Vec<PathBuf>> {
+        self.programs.iter().map(|name| program(name)).collect()
+    }
+
+    /// Collects the programs and just the libraries that they load into a small root.
+    fn assemble(&self) -> Result<()> {
+        let scratch = folder().join(format!("{}.new", self.name));
+        // Left over from an interrupted run.
+        let _ = fs::remove_dir_all(&scratch);
+        match self.installed() {
+            Some(programs) => collect(Path::new("/"), &programs, &scratch)?,
+            None => {
+                let debian = folder().join(format!("{}.debian", self.name));
+                let apt = Apt::open()?;
+                apt.unpack(&apt.with_libraries(self.packages)?, &debian)?;
+                let programs: Vec<PathBuf> =
+                    self.programs.iter().map(|name| debian.join("usr/bin").join(name)).collect();
+                collect(&debian, &programs, &scratch)?;
+                fs::remove_dir_all(&debian)?;
+            }
+        }
+        let root = self.root();
+        let _ = fs::remove_dir_all(&root);
+        // Renamed as a whole: the folder is complete or absent.
+        fs::rename(&scratch, &root).with_context(|| format!("create {}", root.display()))
+    }
 }
 
 /// Copies programs, libraries and the loader from one root into another.

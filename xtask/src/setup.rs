@@ -36,6 +36,8 @@ pub(crate) enum Part {
     Busybox,
     Redis,
     Prometheus,
+    /// For a comparison that must be asked for; in no plan but that one's.
+    Bpftrace,
     /// rustfmt and clippy.
     Lint,
 }
@@ -51,6 +53,7 @@ impl Part {
             Self::Busybox => packages::missing_busybox(),
             Self::Redis => packages::missing_redis(),
             Self::Prometheus => packages::missing_prometheus(),
+            Self::Bpftrace => packages::missing_bpftrace(),
             Self::Lint => toolchain::missing_lint(),
         })
     }

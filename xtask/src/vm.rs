@@ -64,7 +64,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         args.balancing.iter().map(|balancing| ("balancing", balancing.to_string())).collect();
     let rig = Rig::new()?;
     let far = args.far.map(|factor| rig.far(factor)).transpose()?;
-    let load = Load { command: args.command, settings: &settings, redis: None, far };
+    let load = Load { command: args.command, settings: &settings, programs: None, far };
     let machine = rig.guest("vm", &kernel, &load)?;
     let one = Node { cpus: args.cpus, memory_mib: args.memory };
     let nodes = match args.topology {

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let words = format!("/bin/lab share --seconds {seconds} --remote {remote}");
     let command = words.split(' ').map(str::to_owned).collect();
     let settings = [("balancing", args.balancing.to_string())];
-    let load = Load { command, settings: &settings, redis: None, far: Some(rig.far(FACTOR)?) };
+    let load = Load { command, settings: &settings, programs: None, far: Some(rig.far(FACTOR)?) };
     let address = free_address()?;
     let guest = rig.guest("bench-share", &kernel, &load)?;
     let timeout = Duration::from_secs(seconds) + SLACK;

@@ -48,7 +48,7 @@ impl Rig {
             lab: &self.built.lab,
             controller: &self.built.controller,
             modules: &kernel.modules,
-            redis: load.redis.as_deref(),
+            programs: load.programs.as_deref(),
             command: &load.command,
             settings: &settings,
         };
@@ -74,8 +74,8 @@ impl Rig {
 pub(crate) struct Load<'a> {
     pub(crate) command: Vec<String>,
     pub(crate) settings: &'a [(&'a str, String)],
-    /// A folder with redis and its libraries.
-    pub(crate) redis: Option<PathBuf>,
+    /// A folder with programs of others and their libraries.
+    pub(crate) programs: Option<PathBuf>,
     /// Other nodes are really slower; checked before the command runs.
     pub(crate) far: Option<Far>,
 }

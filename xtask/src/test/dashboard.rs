@@ -47,7 +47,8 @@ fn scrape(rig: &Rig) -> Result<(End, Result<()>)> {
     let kernel = kernels::find(REFERENCE)?;
     let words = ["/bin/lab", "scene", "--seconds", SCENE];
     let command = words.map(str::to_owned).to_vec();
-    let load = Load { command, settings: &[("balancing", "1".to_owned())], redis: None, far: None };
+    let load =
+        Load { command, settings: &[("balancing", "1".to_owned())], programs: None, far: None };
     let address = free_address()?;
     let guest = rig.guest(NAME, &kernel, &load)?;
     let guest = Guest { forward: Some((address.port(), PORT)), timeout: TIMEOUT, ..guest };

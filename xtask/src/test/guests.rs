@@ -104,7 +104,7 @@ impl Guests {
         let only = self.only.iter().flat_map(|only| ["--only", only]);
         let command = words.into_iter().chain(only).map(str::to_owned).collect();
         let settings: &[_] = &[("balancing", "0".to_owned())];
-        let load = Load { command, settings, redis: None, far: Some(far.clone()) };
+        let load = Load { command, settings, programs: None, far: Some(far.clone()) };
         let guest = self.rig()?.guest("test-far", &kernel, &load)?;
         let guest = Guest { timeout: TIMEOUT, ..guest };
         self.judge(&guest, &format!("{} far", kernel.release), tally)
@@ -149,7 +149,7 @@ impl Guests {
         let command = words.into_iter().map(str::to_owned).collect();
         // Off: what comes to a node must have come by us.
         let settings: &[_] = &[("balancing", "0".to_owned())];
-        let load = Load { command, settings, redis: None, far: None };
+        let load = Load { command, settings, programs: None, far: None };
         let name = format!("test-{boot}").replace(' ', "-");
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
