@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -171,14 +172,16 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn passes(test: &Test, lab: &Lab) -> bool {
+    let began = Instant::now();
     let result = (test.run)(lab);
     if let Err(error) = &result {
         say(&format!("{}: {error:#}", test.name));
     }
-    verdict(test.name, result.is_ok())
+    verdict(test.name, result.is_ok(), began)
 }
 
 fn fails_when_broken(test: &Test, lab: &Lab) -> bool {
+    let began = Instant::now();
     let result = (test.run)(lab);
     let noticed = matches!(&result, Err(error) if error.is::<Violated>());
     match result {
@@ -186,11 +189,12 @@ fn fails_when_broken(test: &Test, lab: &Lab) -> bool {
         Err(error) if noticed => say(&format!("{}: notices: {error:#}", test.name)),
         Err(error) => say(&format!("{}: breaks on the way: {error:#}", test.name)),
     }
-    verdict(&format!("{}_fails_when_broken", test.name), noticed)
+    verdict(&format!("{}_fails_when_broken", test.name), noticed, began)
 }
 
-fn verdict(name: &str, good: bool) -> bool {
-    say(&format!("test {name} ... {}", if good { "ok" } else { "FAILED" }));
+fn verdict(name: &str, good: bool, began: Instant) -> bool {
+    let seconds = began.elapsed().as_secs_f64();
+    say(&format!("test {name} ... {} ({seconds:.1} s)", if good { "ok" } else { "FAILED" }));
     good
 }
 
