@@ -50,8 +50,8 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let kernel = kernels::find(&args.kernel)?;
     let rig = Rig::new()?;
-    // One window more, which ends while the last is being read.
-    let seconds = u64::from(args.windows + 1) * WINDOW.as_secs();
+    // A window ends with the look that its time ran out in; one more for the last.
+    let seconds = u64::from(args.windows + 1) * (WINDOW + 2 * PAUSE).as_secs();
     let remote = args.remote * 16_384 / 100;
     let words = format!("/bin/lab share --seconds {seconds} --remote {remote}");
     let command = words.split(' ').map(str::to_owned).collect();
