@@ -4,6 +4,7 @@
 //! switched off, and passes if it notices: by a claim that does not hold, not
 //! by an error on the way.
 
+use std::cell::{RefCell, RefMut};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -79,6 +80,8 @@ pub(crate) struct Lab {
     off: Option<Off>,
     /// Remote latency ÷ local latency, as the machine was told to have it.
     pub(crate) factor: f64,
+    /// Loading takes the emulator five seconds, so that one test hands them on to the next.
+    loaded: RefCell<Option<Probes>>,
 }
 
 /// A claim that does not hold.
@@ -104,13 +107,35 @@ impl Lab {
         self.off.is_some()
     }
 
-    /// All probes, but those that are switched off.
-    pub(crate) fn probes(&self) -> Result<Probes> {
-        self.probes_with(&[], u32::MAX)
+    /// The same lab with this switched off.
+    fn without(&mut self, off: Option<Off>) {
+        if self.off != off {
+            self.off = off;
+            self.unload();
+        }
     }
 
-    /// The same without these, and with so many entries in their maps.
+    /// Lets go of the probes: somebody else is to load his.
+    fn unload(&self) {
+        self.loaded.replace(None);
+    }
+
+    /// All probes, but those that are switched off. What they counted before is still there.
+    pub(crate) fn probes(&self) -> Result<RefMut<'_, Probes>> {
+        let mut loaded = self.loaded.borrow_mut();
+        if loaded.is_none() {
+            *loaded = Some(self.load(&[], u32::MAX)?);
+        }
+        RefMut::filter_map(loaded, Option::as_mut).ok().context("loaded above")
+    }
+
+    /// The same, new, without these, and with so many entries in their maps.
     pub(crate) fn probes_with(&self, without: &[&str], most: u32) -> Result<Probes> {
+        self.unload();
+        self.load(without, most)
+    }
+
+    fn load(&self, without: &[&str], most: u32) -> Result<Probes> {
         let mut off = without.to_vec();
         if let Some(Off::Probe(signal)) = self.off {
             off.push(signal);
@@ -129,6 +154,7 @@ impl Lab {
 
     /// The controller in `enforce`, with the ratios of memory latency that it measures itself.
     pub(crate) fn measuring(&self, words: &str) -> Result<Controller> {
+        self.unload();
         if self.off == Some(Off::Measurement) {
             self.enforce(words)
         } else {
@@ -137,6 +163,7 @@ impl Lab {
     }
 
     fn controller(&self, mode: &str, words: &str) -> Result<Controller> {
+        self.unload();
         let off = match self.off {
             Some(Off::Probe(signal)) => format!("--without {signal}"),
             Some(Off::Guard(reason)) => format!("--guard-off {reason}"),
@@ -158,15 +185,19 @@ pub(crate) fn counted(
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let mut failed = 0;
+    let mut lab = Lab { off: None, factor: args.factor, loaded: RefCell::new(None) };
     for test in tests::all().filter(|test| test.machines.contains(&args.topology)) {
         let wanted = args.only.as_ref().is_none_or(|part| test.name.contains(part.as_str()));
         if !wanted || (args.broken && test.off == Off::Nothing) {
             continue;
         }
-        let off = args.broken.then_some(test.off);
-        let lab = Lab { off, factor: args.factor };
+        lab.without(args.broken.then_some(test.off));
         let passed = if args.broken { fails_when_broken(&test, &lab) } else { passes(&test, &lab) };
-        failed += u32::from(!passed);
+        if !passed {
+            failed += 1;
+            // Who knows in which state it left them.
+            lab.unload();
+        }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 /// A stranded process of 32 MiB is moved after about a second of CPU time; the emulator is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough that one that nothing holds back would have moved several times.
-const LINGER: Duration = Duration::from_secs(12);
+const LINGER: Duration = Duration::from_secs(6);
 const STRAND: &str = "strand --from 0 --to 1 --mib 32";
 const STRAND_PAGES: u64 = 32 * 256;
 /// All pages are home within so long after the first move.

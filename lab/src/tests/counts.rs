@@ -23,7 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("hint_faults_weigh_huge_pages", Off::Probe("hint_faults"), huge_hint_faults),
     test("cpu_time_is_on_the_node_it_was_used_on", Off::Probe("cpu_time"), |lab| {
         // More than 2,500 samples at 99 Hz.
-        cpu_time(&mut lab.probes()?, [8000, 18_000])
+        cpu_time(&mut *lab.probes()?, [8000, 18_000])
     }),
     test("cpu_time_without_clocks_is_that_of_switches", Off::Probe("cpu_time"), |lab| {
         cpu_time(&mut lab.probes_with(&["perf cpu-clock"], u32::MAX)?, [2000, 4500])
