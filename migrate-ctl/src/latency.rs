@@ -133,7 +133,7 @@ pub fn measure(topology: &Topology) -> io::Result<Option<Ratios>> {
 
 /// The memory, and what the last rounds took.
 struct Bench {
-    /// CPUs of each node.
+    /// CPUs of each node; not those that are kept for somebody.
     cpus: NodeVec<Vec<u32>>,
     memory: NodeVec<Vec<Chain>>,
     /// ns a line, by the node of the CPU and of the memory.
@@ -148,9 +148,7 @@ impl Bench {
                 memory[node].push(Chain::new(NodeMemory::on(topology.id(node), BYTES)?));
             }
         }
-        let cpus = NodeVec::from_fn(topology.len(), |node| {
-            topology.cpus().filter(|(_, at)| *at == node).map(|(cpu, _)| cpu).collect()
-        });
+        let cpus = NodeVec::from_fn(topology.len(), |node| topology.common_cpus(node).collect());
         Ok(Self { cpus, memory, rounds: VecDeque::new() })
     }
 

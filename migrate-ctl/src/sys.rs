@@ -131,8 +131,10 @@ pub struct NodeMemory {
 unsafe impl Send for NodeMemory {}
 
 impl NodeMemory {
+    /// Takes nothing from anybody: where the node has no free memory, there is none.
+    ///
     /// # Errors
-    /// There is no such memory.
+    /// There is no such memory, or none is free.
     pub fn on(node: NodeId, bytes: usize) -> io::Result<Self> {
         let mut memory = Self::anywhere(bytes)?;
         let bits = NodeBits::new(&[node]);
@@ -142,7 +144,7 @@ impl NodeMemory {
                 libc::SYS_mbind,
                 memory.start,
                 bytes,
-                libc::MPOL_BIND,
+                libc::MPOL_PREFERRED,
                 bits.words.as_ptr(),
                 bits.maxnode(),
                 0,
@@ -152,7 +154,19 @@ impl NodeMemory {
             return Err(io::Error::last_os_error());
         }
         memory.words().fill(0);
-        Ok(memory)
+        if memory.is_on(node)? {
+            Ok(memory)
+        } else {
+            Err(io::Error::other(format!("node {node} has no free memory")))
+        }
+    }
+
+    fn is_on(&self, node: NodeId) -> io::Result<bool> {
+        let start = self.start.addr() as u64;
+        let pages = (self.words * size_of::<u64>()) as u64 / PAGE_SIZE;
+        let addresses: Vec<u64> = (0..pages).map(|page| start + page * PAGE_SIZE).collect();
+        let nodes = query_pages(std::process::id(), &addresses)?;
+        Ok(nodes.iter().all(|&on| on == i32::from(node.0)))
     }
 
     /// Wherever the calling thread gets memory; a power of two of bytes.

@@ -5,7 +5,7 @@
 //! normal. What changes while we run (free memory) comes from [`Topology::observe`];
 //! the rest is read once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::model::{Est, Node, NodeId, NodeObs, NodeVec, Pages, Source, each_node};
@@ -18,6 +18,7 @@ use frames::Frames;
 
 const NODES: &str = "sys/devices/system/node";
 const CPUS: &str = "sys/devices/system/cpu/online";
+const SYSTEM_CPUS: &str = "sys/devices/system/cpu";
 
 /// Why the topology could not be read. Each names the file.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,8 @@ pub enum TopologyError {
 pub struct Topology {
     nodes: Vec<NodeInfo>,
     cpus: BTreeMap<u32, Node>,
+    /// CPUs that the scheduler or its clock leaves alone.
+    isolated: BTreeSet<u32>,
     frames: Frames,
     /// Whether sysfs knows nodes; a kernel without CONFIG_NUMA does not.
     numa: bool,
@@ -61,6 +64,7 @@ impl Topology {
         if ids.is_empty() {
             return Err(format_error(&folder.join("online"), "", "a list of nodes"));
         }
+        let isolated = isolated(root);
         let mut cpus = BTreeMap::new();
         let mut nodes = Vec::with_capacity(ids.len());
         for (node, &id) in each_node(ids.len()).zip(&ids) {
@@ -74,7 +78,7 @@ impl Topology {
             });
         }
         let frames = Frames::read(root, &folder, &ids)?;
-        Ok(Self { nodes, cpus, frames, numa: true })
+        Ok(Self { nodes, cpus, isolated, frames, numa: true })
     }
 
     /// CONFIG_NUMA is off: everything is on node 0.
@@ -83,7 +87,8 @@ impl Topology {
         let only =
             NodeInfo { id: NodeId(0), has_memory: true, has_cpus: true, distances: vec![10] };
         let frames = Frames::all_on(Node(0));
-        Ok(Self { nodes: vec![only], cpus: cpus.collect(), frames, numa: false })
+        let isolated = isolated(root);
+        Ok(Self { nodes: vec![only], cpus: cpus.collect(), isolated, frames, numa: false })
     }
 
     /// Number of nodes.
@@ -109,6 +114,13 @@ impl Topology {
     /// The CPUs that are online, by number.
     pub fn cpus(&self) -> impl Iterator<Item = (u32, Node)> {
         self.cpus.iter().map(|(&cpu, &node)| (cpu, node))
+    }
+
+    /// The CPUs of a node that their owner has not kept for somebody (`isolcpus`, `nohz_full`).
+    pub fn common_cpus(&self, node: Node) -> impl Iterator<Item = u32> {
+        let common =
+            self.cpus().filter(move |(cpu, at)| *at == node && !self.isolated.contains(cpu));
+        common.map(|(cpu, _)| cpu)
     }
 
     /// The node of a page frame; none where sysfs does not tell, as without memory hotplug or
@@ -201,6 +213,12 @@ fn meminfo_pages(file: &Path, text: &str, key: &str) -> Result<Pages, TopologyEr
     });
     kib.map(|kib| kib * 1024 / PAGE_SIZE)
         .ok_or_else(|| format_error(file, key, "a key with a number in it"))
+}
+
+/// Lists of `isolcpus` and `nohz_full`. A kernel without them has no such file, or says `(null)`.
+fn isolated(root: &Path) -> BTreeSet<u32> {
+    let lists = ["isolated", "nohz_full"].map(|list| root.join(SYSTEM_CPUS).join(list));
+    lists.iter().flat_map(|list| number_list(list).unwrap_or_default()).collect()
 }
 
 fn node_list(file: &Path) -> Result<Vec<NodeId>, TopologyError> {
