@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::config::{Config, Filter};
+use crate::hardware::{Hardware, HardwareError};
 use crate::instance::{self, InstanceError, LOCK_FILE};
 use crate::journal::{Fact, Journal};
 use crate::latency::{Latency, Meter};
@@ -39,6 +40,8 @@ const SUMMARY_AFTER: Duration = Duration::from_secs(6);
 const OBSERVED_MEMPOLICY_FRESH: f64 = 300.0;
 /// A round of the sampler is not cut short when we stop; the kernel may be slow to answer it.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// The same with a move under way: the largest that is allowed takes a few seconds.
+const MOVE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Whoever asks whether we are ready hears no once so many seconds and ten ticks brought nothing.
 const STALE_AFTER: Duration = Duration::from_secs(30);
@@ -186,8 +189,10 @@ impl Controller {
             Filter::default()
         };
         let latency = latency(&topology, options.latency_ratio);
-        let sampler = Sampler::new(root, topology, Some(probes), boundness, filter, latency)
-            .map_err(StartError::Sampler)?;
+        let hardware = hardware(root, &topology);
+        let sampler =
+            Sampler::new(root, topology, Some(probes), boundness, filter, latency, hardware)
+                .map_err(StartError::Sampler)?;
         let (published, snapshots) = watch::channel(None);
         tokio::spawn(http::serve(listener, snapshots, http::Limits::default()));
         if http::reachable_from_outside(options.listen) {
@@ -385,11 +390,21 @@ impl Controller {
     /// Lets the running move end, cancels what waits, and detaches every probe.
     async fn stop(mut self) -> String {
         let mover = self.mover.take();
-        if tokio::task::spawn_blocking(move || drop(mover)).await.is_err() {
-            warn!("the mover's thread has panicked");
-        }
-        while let Some(outcome) = self.outcomes.recv().await {
-            self.absorb_outcome(&outcome);
+        let stopped = tokio::task::spawn_blocking(move || drop(mover));
+        // The outcomes end when the mover has stopped.
+        let ended = tokio::time::timeout(MOVE_PATIENCE, async {
+            while let Some(outcome) = self.outcomes.recv().await {
+                self.absorb_outcome(&outcome);
+            }
+            stopped.await
+        });
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the mover's thread has panicked"),
+            Err(_elapsed) => warn!(
+                moving = ?self.table.moving().iter().map(|id| id.pid).collect::<Vec<_>>(),
+                "a move does not end, perhaps behind the lock of its process; it goes with us"
+            ),
         }
         // Dropping the sampler drops the probes, and with them every attachment. One that still
         // goes on ends with the process, and so do its probes; so does a thread of the pool that
@@ -403,6 +418,21 @@ impl Controller {
         let moves: u64 = self.ledger.ended.values().sum();
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();
         format!("stopped after {} ticks: {moves} moves, {pages} pages", self.cost.ticks)
+    }
+}
+
+/// A machine without such a PMU is the usual case.
+fn hardware(root: &Path, topology: &Topology) -> Option<Hardware> {
+    match Hardware::open(root, topology) {
+        Ok(hardware) => {
+            info!(event = hardware.name(), "the PMU samples loads");
+            Some(hardware)
+        }
+        Err(HardwareError::NoPmu) => None,
+        Err(error @ (HardwareError::Refused { .. } | HardwareError::Strange { .. })) => {
+            warn!(%error, "no samples of loads");
+            None
+        }
     }
 }
 

@@ -4,16 +4,25 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
+use crate::hardware::{Hardware, HardwareError};
 use crate::model::{Est, NodeId, NodeVec};
 use crate::probes::Probes;
 use crate::snapshot::{HookState, HookVerdict};
 use crate::topology::{Topology, TopologyError};
 use crate::{latency, procfs, sys};
+
+/// A controller answers at once or not at all.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Bytes of the longest scrape that is read.
+const LONGEST: u64 = 16 << 20;
 
 #[derive(Serialize)]
 pub struct Report {
@@ -56,17 +65,19 @@ pub struct NodeLine {
     pub measured: NodeVec<Option<Est>>,
 }
 
-pub fn examine(root: &Path) -> Report {
+/// `controller` is where one that runs answers `/metrics`.
+pub fn examine(root: &Path, controller: SocketAddr) -> Report {
     let mut checks = vec![kernel(root), user(), btf(root), capabilities()];
     let (topology, nodes) = nodes(root, &mut checks);
-    let hooks = topology.map_or_else(Vec::new, |topology| hooks(&topology, &mut checks));
+    let hooks = topology.as_ref().map_or_else(Vec::new, |topology| hooks(topology, &mut checks));
     checks.extend([
         perf_event_paranoid(root, &hooks),
         lockdown(root),
         pid_namespace(root),
         numa_balancing(root, nodes.len()),
-        pmu(root),
     ]);
+    checks.extend(topology.map(|topology| pmu(root, &topology)));
+    checks.push(events_lost(controller));
     let can_run = checks.iter().all(|check| check.level != Level::Fatal);
     Report { checks, hooks, nodes, can_run }
 }
@@ -250,18 +261,63 @@ fn numa_balancing(root: &Path, nodes: usize) -> Check {
     }
 }
 
-/// Hardware samples of accesses would need one; nothing here takes them yet.
-fn pmu(root: &Path) -> Check {
-    let devices = root.join("sys/bus/event_source/devices");
-    // Processors with two kinds of cores have one for each.
-    let found = ["cpu", "cpu_core", "cpu_atom"].into_iter().find(|pmu| devices.join(pmu).exists());
-    good(
-        "pmu",
-        match found {
-            Some(pmu) => format!("{pmu}, not used: remote accesses are estimated, not sampled"),
-            None => "no PMU here: remote accesses are estimated, not sampled".to_owned(),
-        },
-    )
+/// Whether the processor itself says where accesses go.
+fn pmu(root: &Path, topology: &Topology) -> Check {
+    match Hardware::open(root, topology) {
+        Ok(hardware) => good(
+            "pmu",
+            format!(
+                "{}: loads are sampled; shown only, and never tried on such a machine",
+                hardware.name()
+            ),
+        ),
+        Err(error @ HardwareError::NoPmu) => {
+            good("pmu", format!("{error}: remote accesses are estimated, not sampled"))
+        }
+        Err(error) => lost(
+            "pmu",
+            error.to_string(),
+            "remote accesses are estimated instead; perf has to be allowed, and the PMU be free",
+        ),
+    }
+}
+
+/// Only a controller that runs knows what its probes could not count.
+fn events_lost(controller: SocketAddr) -> Check {
+    const NAME: &str = "events_lost";
+    let Ok(metrics) = scrape(controller) else {
+        return good(NAME, format!("no controller answers on {controller}"));
+    };
+    let full = lost_by_map(&metrics);
+    if full.is_empty() {
+        good(NAME, "none since the running controller started")
+    } else {
+        lost(
+            NAME,
+            format!("by map, since the running controller started: {}", full.join(", ")),
+            "what is counted is only a part of what happened while this grows: start it anew \
+             when there are fewer processes",
+        )
+    }
+}
+
+/// The series of one metric that are not 0, as `tasks 12`.
+fn lost_by_map(metrics: &str) -> Vec<String> {
+    let series = metrics.lines().filter_map(|line| {
+        let (map, count) =
+            line.strip_prefix("migrate_events_lost_total{map=\"")?.split_once("\"} ")?;
+        (count != "0").then(|| format!("{map} {count}"))
+    });
+    series.collect()
+}
+
+fn scrape(controller: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&controller, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {controller}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(LONGEST).read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Display for Report {
@@ -320,5 +376,19 @@ fn mark(level: Level) -> &'static str {
         Level::Good => "ok",
         Level::Lost => "lost",
         Level::Fatal => "FATAL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lost_by_map;
+
+    #[test]
+    fn only_maps_that_lost_something_are_named() {
+        let metrics = "# HELP migrate_events_lost_total x\n\
+                       migrate_events_lost_total{map=\"hints\"} 0\n\
+                       migrate_events_lost_total{map=\"tasks\"} 12\n\
+                       migrate_ticks_total 3\n";
+        assert_eq!(lost_by_map(metrics), ["tasks 12"]);
     }
 }

@@ -119,7 +119,7 @@ mod tests {
     fn decision(verdict: Verdict, reason: Reason) -> Decision {
         let forecast = Forecast {
             best: None,
-            remote_share: 0.0,
+            remote: None,
             loss_rate: 0.0,
             lost: 0.0,
             price: 0.0,

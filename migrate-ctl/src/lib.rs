@@ -15,6 +15,7 @@ pub mod probes;
 pub mod topology;
 pub mod procfs;
 pub mod latency;
+pub mod hardware;
 pub mod placement;
 mod pool;
 pub mod sampler;

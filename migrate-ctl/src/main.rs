@@ -33,6 +33,9 @@ struct Cli {
     command: Command,
 }
 
+/// Where the exporter listens by default.
+const LISTEN: &str = "127.0.0.1:9816";
+
 #[derive(Subcommand)]
 enum Command {
     /// Watches all processes and moves stranded memory, if asked to
@@ -46,6 +49,9 @@ enum Command {
     Doctor {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
+        /// Where a running controller serves /metrics, which know what it lost
+        #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
+        listen: SocketAddr,
     },
 }
 
@@ -55,7 +61,7 @@ struct Run {
     #[arg(long, value_enum, default_value_t = Mode::Observe)]
     mode: Mode,
     /// Where /metrics, /-/healthy and /-/ready are served
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9816")]
+    #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
     listen: SocketAddr,
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = tick)]
@@ -134,7 +140,7 @@ fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Migrate(args) => migrate(&args),
-        Command::Doctor { output } => examine(output),
+        Command::Doctor { output, listen } => examine(output, listen),
     };
     ExitCode::from(exit as u8)
 }
@@ -216,8 +222,8 @@ fn hand_exit(error: &HandError) -> Exit {
     }
 }
 
-fn examine(output: Output) -> Exit {
-    let report = doctor::examine(Path::new("/"));
+fn examine(output: Output, listen: SocketAddr) -> Exit {
+    let report = doctor::examine(Path::new("/"), listen);
     print(output, &report);
     if report.can_run { Exit::Done } else { Exit::CannotRun }
 }

@@ -188,6 +188,8 @@ pub struct DomainObs {
     pub faults: Faults,
     /// Pages by which its resident set has grown since then.
     pub grown: i64,
+    /// Samples of its loads in this tick; all 0 where no PMU takes them.
+    pub accesses: Accesses,
     /// Share of the time that the same work takes on local memory which waits for memory.
     pub boundness: Est,
     pub extents: Vec<ExtentObs>,
@@ -208,6 +210,25 @@ impl Faults {
             minor: self.minor.saturating_sub(before.minor),
             major: self.major.saturating_sub(before.major),
         }
+    }
+}
+
+/// Samples of loads, by what answered them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accesses {
+    /// Memory of the CPU's own node.
+    pub local: u64,
+    /// Memory of another node.
+    pub remote: u64,
+    /// A cache, a device, or the processor does not say.
+    pub other: u64,
+}
+
+impl Accesses {
+    pub fn add(&mut self, more: Self) {
+        self.local += more.local;
+        self.remote += more.remote;
+        self.other += more.other;
     }
 }
 
@@ -372,8 +393,9 @@ impl Reason {
 pub struct Forecast {
     /// The node that would be best, if any is better.
     pub best: Option<Node>,
-    /// Share of this tick's CPU time × placement that crossed nodes, 0 to 1.
-    pub remote_share: f32,
+    /// Share of this tick's CPU time × placement that crossed nodes, 0 to 1; none while the
+    /// placement is unknown.
+    pub remote: Option<Est>,
     /// Lost in each second by staying, smoothed over the last ticks.
     pub loss_rate: f32,
     /// Lost so far by staying where the best place would have lost nothing.

@@ -182,7 +182,7 @@ fn forecast(row: &Row, best: Option<Node>, move_in: Option<f64>) -> Forecast {
     let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
     Forecast {
         best,
-        remote_share: row.costs.remote_share as f32,
+        remote: row.costs.remote,
         loss_rate: row.rates.rate_as_placed().map_or(0.0, |rate| rate as f32),
         lost: row.rates.lost,
         price: price as f32,
@@ -204,7 +204,7 @@ pub fn explain(domain: &DomainObs, decision: &Decision, nodes: &NodeVec<NodeObs>
         } else {
             format!(
                 "{who}: {:.0} % of its CPU time x placement crosses nodes, and no node would be better.",
-                forecast.remote_share * 100.0
+                percent(forecast)
             )
         };
     };
@@ -214,12 +214,16 @@ pub fn explain(domain: &DomainObs, decision: &Decision, nodes: &NodeVec<NodeObs>
     format!(
         "{who}: {:.0} % of its CPU time x placement crosses nodes, which loses {:.3} s a second and \
          has lost {:.2} s. Moving {pages} pages to node {to} would cost {:.2} s; {}.",
-        forecast.remote_share * 100.0,
+        percent(forecast),
         forecast.loss_rate,
         forecast.lost,
         forecast.price,
         outlook(decision)
     )
+}
+
+fn percent(forecast: &Forecast) -> f32 {
+    forecast.remote.map_or(0.0, |remote| remote.mid * 100.0)
 }
 
 /// What happens next, or what would have to change.

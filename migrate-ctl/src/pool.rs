@@ -20,6 +20,9 @@ use crate::topology::Topology;
 /// So many processes can keep us waiting before the others have to wait as well.
 const THREADS: usize = 4;
 
+/// Jobs that may be open: with all threads stuck there is no use in more.
+const MOST_OPEN: usize = 1024;
+
 /// What to read of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -84,6 +87,11 @@ impl Pool {
     /// Whether a job for it is not done yet.
     pub(crate) fn is_open(&self, id: PidRef) -> bool {
         self.open.contains_key(&id)
+    }
+
+    /// Whether nobody should submit any more until something is done.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.len() >= MOST_OPEN
     }
 
     /// One for each process: the caller asks [`Pool::is_open`] first.

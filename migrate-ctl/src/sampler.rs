@@ -11,10 +11,11 @@ use anyhow::Context;
 use migrate_common::{Counter, Hints, Isolated, Migrations, SCAN_KINDS, Scanned};
 
 use crate::config::Filter;
+use crate::hardware::Hardware;
 use crate::latency::Latency;
 use crate::model::{
-    Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId, NodeMask,
-    NodeVec, Pages, PidRef, Tick,
+    Accesses, Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId,
+    NodeMask, NodeVec, Pages, PidRef, Tick,
 };
 use crate::pool::Pool;
 use crate::probes::{Counts, Probes};
@@ -46,6 +47,7 @@ pub struct Sampler {
     /// Whose memory we may look at.
     filter: Filter,
     latency: Latency,
+    hardware: Option<Hardware>,
     last: Counts,
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
@@ -67,12 +69,14 @@ impl Sampler {
         boundness: Est,
         filter: Filter,
         latency: Latency,
+        hardware: Option<Hardware>,
     ) -> anyhow::Result<Self> {
         let nodes = topology.len();
         let totals = Totals {
             hints: NodeVec::filled(nodes, NodeVec::filled(nodes, Hints::default())),
             crossings: NodeVec::filled(nodes, NodeVec::filled(nodes, 0)),
             cpu: NodeVec::filled(nodes, 0),
+            accesses: hardware.as_ref().map(|_| NodeVec::filled(nodes, Accesses::default())),
             ..Totals::default()
         };
         let pool = Pool::start(root, &topology).context("start the threads that look")?;
@@ -83,6 +87,7 @@ impl Sampler {
             boundness,
             filter,
             latency,
+            hardware,
             last: Counts::default(),
             threads: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -205,6 +210,14 @@ impl Sampler {
             self.totals.cpu[node] += nanos;
             delta.entry(tgid).or_insert_with(blank).cpu[node] += nanos;
         }
+        if let (Some(hardware), Some(totals)) = (&mut self.hardware, &mut self.totals.accesses) {
+            let samples = hardware.take();
+            self.totals.lost_accesses += samples.lost;
+            for ((tgid, node), accesses) in samples.accesses {
+                totals[node].add(accesses);
+                delta.entry(tgid).or_insert_with(blank).accesses.add(accesses);
+            }
+        }
         // A machine without /proc/vmstat keeps what it had.
         self.totals.faults = procfs::all_faults(&self.root).unwrap_or(self.totals.faults);
         self.totals.lost = counts.lost;
@@ -313,6 +326,7 @@ impl Sampler {
                 comm: process.comm,
                 cgroup: process.cgroup,
                 cpu: delta.cpu.clone(),
+                accesses: delta.accesses,
                 boundness: self.boundness,
                 extents: vec![extent],
             });
@@ -340,7 +354,7 @@ impl Sampler {
                 self.known.remove(&pid);
             }
             let excluded = self.filter.excludes(pid, comm, cgroup);
-            let nothing = || Known::nothing(*id, comm);
+            let nothing = || Known::nothing(*id, comm, self.ticks);
             self.known.entry(pid).or_insert_with(nothing);
             active.push(Seen { process, excluded });
         }
@@ -373,6 +387,7 @@ impl Sampler {
 #[derive(Default)]
 struct Delta {
     cpu: NodeVec<Nanos>,
+    accesses: Accesses,
     own_policy: bool,
 }
 

@@ -12,7 +12,7 @@ use migrate_common::{
 };
 
 use crate::ledger::Ledger;
-use crate::model::{Faults, Nanos, NodeId, NodeVec, Source};
+use crate::model::{Accesses, Est, Faults, Nanos, NodeId, NodeVec};
 use crate::placement::ClassPages;
 
 #[derive(Clone, Debug)]
@@ -55,6 +55,10 @@ pub struct Totals {
     pub hints: NodeVec<NodeVec<Hints>>,
     /// `crossings[from][to]`: times that the scheduler moved a thread to another node.
     pub crossings: NodeVec<NodeVec<u64>>,
+    /// Samples of loads by the node of the CPU; none where no PMU takes them.
+    pub accesses: Option<NodeVec<Accesses>>,
+    /// Of those, what found a ring full.
+    pub lost_accesses: u64,
     /// CPU time by node; sampled, or from /proc where sampling is refused.
     pub cpu: NodeVec<Nanos>,
     /// By slot of `migrate_common::Lost`.
@@ -106,9 +110,9 @@ pub enum HookState {
 pub struct CgroupLoad {
     /// Path, made printable and at most 64 bytes.
     pub cgroup: String,
-    /// Share of CPU time × placement that crossed nodes, 0 to 1.
-    pub remote_share: f32,
-    pub source: Source,
+    /// Share of CPU time × placement that crossed nodes, 0 to 1, of its processes whose placement
+    /// is known; none if no placement is.
+    pub remote: Option<Est>,
     /// Seconds lost by its processes per second, as the policy models it.
     pub loss_rate: f32,
 }

@@ -183,7 +183,7 @@ impl Table {
     fn ordered(&mut self, order: &Order) {
         self.tokens = self.tokens.map(|left| (left - order.at_most as f64).max(0.0));
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
-            row.moving = Some((order.clone(), row.costs.remote_share));
+            row.moving = Some((order.clone(), row.costs.remote_share()));
         }
     }
 
@@ -229,7 +229,7 @@ impl Row {
     }
 
     fn check(&mut self, round: u64) -> Option<Score> {
-        let score = self.check.as_mut()?.step(self.costs.remote_share, round)?;
+        let score = self.check.as_mut()?.step(self.costs.remote_share(), round)?;
         self.check = None;
         Some(score)
     }

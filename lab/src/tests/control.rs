@@ -44,6 +44,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("sigint_stops_cleanly", Off::Nothing, |lab| stopped(lab, Signal::INT)),
     test("a_second_controller_names_the_first", Off::Nothing, second),
     test("doctor_shows_every_signal_attached", Off::Nothing, doctor),
+    test("doctor_asks_the_running_controller_what_it_lost", Off::Nothing, doctor_beside),
     test("run_stays_up_without_perfmon_and_sys_admin", Off::Nothing, unprivileged),
 ];
 
@@ -287,8 +288,17 @@ pub(super) fn doctor(_lab: &Lab) -> Result<()> {
             claim(hook["state"] == "attached", || format!("not attached: {hook}"))?;
         }
     }
-    let text = crate::controller::say("doctor")?;
-    claim(text.out.contains("can run here"), || format!("doctor says: {}", text.out))
+    let text = crate::controller::say("doctor")?.out;
+    claim(text.contains("can run here"), || format!("doctor says: {text}"))?;
+    claim(text.contains("no controller answers"), || format!("doctor says: {text}"))
+}
+
+/// Without a word of it when there is nothing to tell, nobody knows that somebody looked.
+fn doctor_beside(_lab: &Lab) -> Result<()> {
+    let _controller = Controller::start("--mode observe")?;
+    let text = crate::controller::say("doctor")?.out;
+    let said = "none since the running controller started";
+    claim(text.contains(said), || format!("doctor says: {text}"))
 }
 
 fn unprivileged(_lab: &Lab) -> Result<()> {

@@ -1,10 +1,14 @@
 //! Does each probe count what the workload did and an independent witness confirms?
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use migrate_common::{Counter, CpuKey, Drain, HintKey, TaskCounters};
+use migrate_ctl::hardware::Hardware;
+use migrate_ctl::model::each_node;
 use migrate_ctl::probes::{Counts, Probes};
+use migrate_ctl::topology::Topology;
 
 use crate::sys;
 use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted, say};
@@ -25,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
         // More than 2,500 samples at 99 Hz.
         cpu_time(&mut *lab.probes()?, [8000, 18_000])
     }),
+    test("rings_of_samples_name_the_process_and_its_node", Off::Nothing, rings),
     test("cpu_time_without_clocks_is_that_of_switches", Off::Probe("cpu_time"), |lab| {
         cpu_time(&mut lab.probes_with(&["perf cpu-clock"], u32::MAX)?, [2000, 4500])
     }),
@@ -154,6 +159,29 @@ fn cpu_time(probes: &mut Probes, millis: [u64; 2]) -> Result<()> {
         format!("{seen:?} ms by node of {millis:?}: share {share:.4}, not {truth:.4}")
     })?;
     near("CPU time in ms", seen.iter().sum(), all, all / 50)
+}
+
+/// There is no PMU in an emulated machine: each CPU's clock samples in place of its loads, and no
+/// sample of it is an access.
+fn rings(_lab: &Lab) -> Result<()> {
+    const HERTZ: u64 = 99;
+    const SECONDS: [u64; 2] = [1, 3];
+    let topology = Topology::read(Path::new("/")).context("read the topology")?;
+    let mut worker =
+        Worker::start(&format!("burn --millis {},{}", 1000 * SECONDS[0], 1000 * SECONDS[1]))?;
+    let mut clocks = Hardware::open_clock(&topology).context("open the clocks")?;
+    worker.act()?;
+    let samples = clocks.take();
+    claim(samples.lost == 0, || format!("{} samples were lost", samples.lost))?;
+    for (node, seconds) in each_node(2).zip(SECONDS) {
+        let seen = samples.accesses.get(&(worker.pid(), node)).copied().unwrap_or_default();
+        claim((seen.local, seen.remote) == (0, 0), || format!("a clock is no access: {seen:?}"))?;
+        // A clock that comes late leaves samples out.
+        near("samples", seen.other, HERTZ * seconds * 3 / 4, HERTZ * seconds * 2 / 5)?;
+    }
+    claim(clocks.take().accesses.values().map(|seen| seen.other).sum::<u64>() < 4 * HERTZ, || {
+        "what was taken is there again".to_owned()
+    })
 }
 
 /// Lets a workload act once: what it says, and what the probes counted of it meanwhile.

@@ -5,12 +5,14 @@
 //! are finite and not negative.
 
 use crate::config::PolicyConfig;
-use crate::model::{DomainObs, Est, Node, NodeObs, NodeVec, Pages};
+use crate::model::{DomainObs, Est, Node, NodeObs, NodeVec, Pages, Source};
 
 /// No single value is taken for larger; sums of so many stay exact enough.
 const LARGEST: f64 = 1e12;
 /// No memory is slower than this many times the local one.
 const SLOWEST: f64 = 100.0;
+/// CPU time is sampled so often in a second; where it is exact, the interval is too wide.
+const SAMPLES: f64 = 99.0;
 
 /// The costs of one extent in one tick.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +27,9 @@ pub(crate) struct Costs {
     pub(crate) pages: Vec<f64>,
     /// CPU seconds by node.
     pub(crate) cpu: Vec<f64>,
-    /// Share of CPU time × placement that crossed nodes, 0 to 1.
-    pub(crate) remote_share: f64,
+    /// Share of CPU time × placement that crossed nodes, 0 to 1; none while the placement is
+    /// unknown.
+    pub(crate) remote: Option<Est>,
 }
 
 impl Costs {
@@ -80,11 +83,12 @@ impl Costs {
         self.loss.clear();
         self.loss.resize(count + 1, 0.0);
         self.set_prices(config);
-        self.remote_share = 0.0;
+        self.remote = None;
         let known = count > 0 && pages.len() == count;
         let total: f64 = self.pages.iter().sum();
         if known && total > 0.0 {
             self.set_losses(total, nodes, sane(domain.boundness.low).min(1.0));
+            self.set_remote(total, pages);
         }
         known
     }
@@ -101,7 +105,6 @@ impl Costs {
 
     fn set_losses(&mut self, total: f64, nodes: &NodeVec<NodeObs>, bound: f64) {
         let placed = nodes.len();
-        let mut crossed = 0.0;
         for (n, node) in nodes.iter() {
             let on = usize::from(n.0);
             let cpu = self.cpu[on];
@@ -116,12 +119,39 @@ impl Costs {
                 self.loss[k] += waits * (slowness(node, k) - 1.0);
             }
             self.loss[placed] += waits * (as_placed - 1.0);
-            crossed += cpu * (1.0 - self.pages[on] / total);
         }
+    }
+
+    /// Two errors that know nothing of each other: that of the placement, and that of sampling on
+    /// which node the time was spent.
+    fn set_remote(&mut self, total: f64, pages: &NodeVec<Est>) {
         let all: f64 = self.cpu.iter().sum();
-        if all > 0.0 {
-            self.remote_share = (crossed / all).clamp(0.0, 1.0);
+        if all <= 0.0 {
+            return;
         }
+        let away = |on: f64| (1.0 - on / total).clamp(0.0, 1.0);
+        let (mut low, mut mid, mut high, mut square) = (0.0, 0.0, 0.0, 0.0);
+        for (cpu, est) in self.cpu.iter().zip(pages.values()) {
+            let (share, remote) = (cpu / all, away(sane(est.mid)));
+            mid += share * remote;
+            square += share * remote * remote;
+            low += share * away(sane(est.high)).min(remote);
+            high += share * away(sane(est.low)).max(remote);
+        }
+        let of_time = 1.96 * ((square - mid * mid).max(0.0) / (all * SAMPLES).max(1.0)).sqrt();
+        #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
+        let share = |value: f64| value.clamp(0.0, 1.0) as f32;
+        self.remote = Some(Est {
+            low: share(mid - (mid - low).hypot(of_time)),
+            mid: share(mid),
+            high: share(mid + (high - mid).hypot(of_time)),
+            source: Source::CpuPlacement,
+        });
+    }
+
+    /// The middle of it; 0 while the placement is unknown.
+    pub(crate) fn remote_share(&self) -> f64 {
+        self.remote.map_or(0.0, |remote| f64::from(remote.mid))
     }
 }
 

@@ -121,7 +121,10 @@ proptest! {
                 let forecast = decision.forecast;
                 assert!(forecast.loss_rate.is_finite() && forecast.lost.is_finite());
                 assert!(forecast.move_in.is_none_or(|wait| wait >= 0.0));
-                assert!((0.0..=1.0).contains(&forecast.remote_share));
+                assert!(forecast.remote.is_none_or(|remote| {
+                    0.0 <= remote.low && remote.low <= remote.mid
+                        && remote.mid <= remote.high && remote.high <= 1.0
+                }));
             }
         }
     }

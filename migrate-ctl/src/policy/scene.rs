@@ -2,8 +2,9 @@
 
 use crate::config::Config;
 use crate::model::{
-    Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Faults, Input, Leg, Mempolicy,
-    Nanos, Node, NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick, Verdict,
+    Accesses, Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Faults, Input, Leg,
+    Mempolicy, Nanos, Node, NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
+    Verdict,
 };
 use crate::policy::decide;
 use crate::table::{Table, absorb};
@@ -111,6 +112,7 @@ impl Proc {
             cpu,
             faults: Faults::default(),
             grown: 0,
+            accesses: Accesses::default(),
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
         }

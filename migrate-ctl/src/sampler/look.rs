@@ -67,12 +67,13 @@ enum Lateness {
 }
 
 impl Known {
-    pub(super) fn nothing(id: PidRef, comm: &str) -> Self {
+    /// A newcomer is due, and has waited no longer than who is due by age.
+    pub(super) fn nothing(id: PidRef, comm: &str, now: u64) -> Self {
         Self {
             id,
             comm: comm.to_owned(),
             pages: NodeVec::default(),
-            sampled_at: 0,
+            sampled_at: now.saturating_sub(PLACEMENT_TICKS),
             entries: USUAL_ENTRIES,
             found: Vec::new(),
             classes: Vec::new(),
@@ -116,7 +117,7 @@ impl Sampler {
         for &Seen { ref process, excluded } in busiest {
             let id = process.id;
             let Some(known) = self.known.get(&id.pid) else { continue };
-            if moving.contains(&id) || self.pool.is_open(id) {
+            if moving.contains(&id) || self.pool.is_open(id) || self.pool.is_full() {
                 continue;
             }
             let busy = delta[&id.pid].used() as f64 >= BUSY_SHARE * dt as f64;

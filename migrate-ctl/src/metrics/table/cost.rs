@@ -141,7 +141,7 @@ pub(super) static METRICS: &[Metric] = &[
         name: "migrate_events_lost_total",
         kind: Kind::Counter,
         unit: "events",
-        help: "Events that the probes could not count because a map was full, by map.",
+        help: "Events that could not be counted because a map, or the ring of the PMU's samples, was full, by map.",
         labels: &["map"],
         empty_when: Some("every map had room"),
         read: |s, rows| {
@@ -149,6 +149,7 @@ pub(super) static METRICS: &[Metric] = &[
                 // The slots are few and each map's number is one of them.
                 rows.add([name], s.totals.lost[map as usize] as f64);
             }
+            rows.add(["access_samples"], s.totals.lost_accesses as f64);
         },
     },
     Metric {

@@ -4,8 +4,8 @@ use migrate_common::{Counter, FaultKind, Hints};
 
 use super::PRESET_NODES;
 use crate::metrics::{Kind, Metric, Rows};
-use crate::model::{Class, Source};
-use crate::snapshot::{CgroupLoad, Snapshot};
+use crate::model::{Class, Est, NodeVec, Source};
+use crate::snapshot::Snapshot;
 use crate::sys::PAGE_SIZE;
 
 const LOCAL: Option<&str> = Some("all memory in use is local, as after a move");
@@ -47,7 +47,25 @@ pub(super) static METRICS: &[Metric] = &[
         help: "Share of the busiest cgroups' CPU time that faced memory of another node, 0 to 1, by where that number comes from.",
         labels: &["cgroup", "source"],
         empty_when: LOCAL,
-        read: |s, rows| cgroups(s, |labels, c| rows.highest(labels, c.remote_share.into())),
+        read: |s, rows| remote(s, rows, |remote| remote.mid),
+    },
+    Metric {
+        name: "migrate_cgroup_remote_low_ratio",
+        kind: Kind::Gauge,
+        unit: "ratio",
+        help: "The low end of that share's 95 % interval, without the processes whose placement is unknown.",
+        labels: &["cgroup", "source"],
+        empty_when: LOCAL,
+        read: |s, rows| remote(s, rows, |remote| remote.low),
+    },
+    Metric {
+        name: "migrate_cgroup_remote_high_ratio",
+        kind: Kind::Gauge,
+        unit: "ratio",
+        help: "The high end of that share's 95 % interval, without the processes whose placement is unknown.",
+        labels: &["cgroup", "source"],
+        empty_when: LOCAL,
+        read: |s, rows| remote(s, rows, |remote| remote.high),
     },
     Metric {
         name: "migrate_cgroup_modelled_loss_ratio",
@@ -56,7 +74,11 @@ pub(super) static METRICS: &[Metric] = &[
         help: "Seconds that the busiest cgroups' threads lose to remote memory per second, as the policy models it; many threads lose more than 1.",
         labels: &["cgroup", "source"],
         empty_when: LOCAL,
-        read: |s, rows| cgroups(s, |labels, c| rows.add(labels, c.loss_rate.into())),
+        read: |s, rows| {
+            for cgroup in &s.cgroups {
+                rows.add([&cgroup.cgroup, source(Source::CpuPlacement)], cgroup.loss_rate.into());
+            }
+        },
     },
     Metric {
         name: "migrate_cpu_seconds_total",
@@ -89,6 +111,22 @@ pub(super) static METRICS: &[Metric] = &[
         labels: &["cpu_node", "memory_node"],
         empty_when: BALANCING_OFF,
         read: |s, rows| hint_faults(s, rows, |hints| hints.pages),
+    },
+    Metric {
+        name: "migrate_access_samples_total",
+        kind: Kind::Counter,
+        unit: "samples",
+        help: "Samples of loads by the node of the CPU and by what answered them, as the processor says: local or remote memory, or other, which is a cache or unknown.",
+        labels: &["cpu_node", "answer"],
+        empty_when: Some("only where there is a PMU that samples loads"),
+        read: |s, rows| {
+            for (node, accesses) in s.totals.accesses.iter().flat_map(NodeVec::iter) {
+                let node = s.nodes[node].to_string();
+                rows.add([&node, "local"], accesses.local as f64);
+                rows.add([&node, "remote"], accesses.remote as f64);
+                rows.add([&node, "other"], accesses.other as f64);
+            }
+        },
     },
     Metric {
         name: "migrate_page_faults_total",
@@ -210,9 +248,11 @@ fn hint_faults(s: &Snapshot, rows: &mut Rows, of: fn(Hints) -> u64) {
     }
 }
 
-fn cgroups(s: &Snapshot, mut each: impl FnMut([&str; 2], &CgroupLoad)) {
+fn remote(s: &Snapshot, rows: &mut Rows, end: impl Fn(Est) -> f32) {
     for cgroup in &s.cgroups {
-        each([&cgroup.cgroup, source(cgroup.source)], cgroup);
+        if let Some(remote) = cgroup.remote {
+            rows.highest([&cgroup.cgroup, source(remote.source)], end(remote).into());
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use migrate_common::{BUCKETS, Durations, Hints, Isolated, Migrations, Scanned, TaskCounters};
 use migrate_ctl::ledger::{Ledger, PairTotals};
-use migrate_ctl::model::{Class, End, Faults, Node, NodeId, NodeVec, Reason, Source, each_node};
+use migrate_ctl::model::{
+    Accesses, Class, End, Est, Faults, Node, NodeId, NodeVec, Reason, Source, each_node,
+};
 use migrate_ctl::placement::ClassPages;
 use migrate_ctl::snapshot::{
     CgroupLoad, HookState, HookVerdict, LateProcess, OwnCost, Snapshot, Totals,
@@ -73,7 +75,9 @@ pub(crate) fn migrations(calls: u64, slot: usize) -> Migrations {
 }
 
 pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoad {
-    CgroupLoad { cgroup: cgroup.to_owned(), remote_share, source: Source::CpuPlacement, loss_rate }
+    let (low, high) = (0.9 * remote_share, remote_share);
+    let remote = Est { low, mid: remote_share, high, source: Source::CpuPlacement };
+    CgroupLoad { cgroup: cgroup.to_owned(), remote: Some(remote), loss_rate }
 }
 
 fn resident(class: Class, base: [f64; 2], huge: [f64; 2]) -> ClassPages {
@@ -93,6 +97,12 @@ fn totals(ticks: u64) -> Totals {
         ),
         faults: Faults { minor: 1000 * ticks, major: ticks },
         fault_time: [durations(50 * ticks, 13), durations(ticks, 18)],
+        accesses: Some(NodeVec::from_fn(2, |cpu| Accesses {
+            local: 70 * ticks,
+            remote: (20 + 10 * u64::from(cpu.0)) * ticks,
+            other: 5 * ticks,
+        })),
+        lost_accesses: ticks,
         drains: [durations(ticks, 16), durations(2 * ticks, 15)],
         hints: NodeVec::from_fn(2, |cpu| {
             NodeVec::from_fn(2, |memory| {
