@@ -227,7 +227,9 @@ fn look(
 /// So many pages there must be; what was not found of them may be anywhere.
 fn conclude(samples: &[Sample], nodes: usize, expected: f64) -> Option<Seen> {
     let shares = share::shares(samples, nodes)?;
-    let unseen = (1.0 - share::most_pages(samples) / expected.max(1.0)).max(0.0);
+    // Not the least that may be missing: a block that was never met is no error of the draws, and
+    // would shift every interval of this process by its share.
+    let unseen = (1.0 - share::pages(samples) / expected.max(1.0)).max(0.0);
     let hits = samples.iter().map(|sample| sample.hits.len()).sum();
     Some(Seen { hits, shares, unseen })
 }

@@ -309,7 +309,7 @@ pub(super) fn classes(pages: usize) -> Result<()> {
 /// Each change of protection goes through five million entries under the lock.
 pub(super) fn hold() -> Result<()> {
     const PAGES: usize = 1 << 14;
-    const TIMES: usize = 320;
+    const TIMES: usize = 192;
     let disk = File::open(DISK).with_context(|| format!("open {DISK}"))?;
     let memory = Memory::map_often(&disk, PAGES, TIMES).with_context(|| format!("map {DISK}"))?;
     say("ready")?;

@@ -65,12 +65,9 @@ impl Share {
     }
 }
 
-/// How many pages there are by the sample: the most that is likely.
-pub(super) fn most_pages(samples: &[Sample]) -> f64 {
-    let pages: Vec<Vec<f64>> = samples.iter().map(Sample::pages).collect();
-    let all: f64 = pages.iter().flatten().sum();
-    let spread: f64 = samples.iter().zip(&pages).map(|(sample, pages)| sample.spread(pages)).sum();
-    all + Z * spread.sqrt()
+/// How many pages there are by the sample.
+pub(super) fn pages(samples: &[Sample]) -> f64 {
+    samples.iter().flat_map(Sample::pages).sum()
 }
 
 /// The share of each of the first nodes; none where nothing was found.

@@ -118,7 +118,8 @@ fn where_little_is_resident_the_intervals_are_wider_and_hold() {
             .collect();
         let hold = seen.iter().filter(|est| est.low <= truth && truth <= est.high).count();
         assert!(seen.len() >= 190, "{name}: {} answers", seen.len());
-        let mean = seen.iter().map(|est| (est.high - est.low) / 2.0).sum::<f32>() / 200.0;
+        let half = |est: &Est| (est.high - est.low) / 2.0;
+        let mean = seen.iter().map(half).sum::<f32>() / seen.len() as f32;
         assert!(
             hold * 100 >= seen.len() * 93,
             "{name}: {hold} of {} hold, half {mean}",
