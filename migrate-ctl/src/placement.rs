@@ -85,6 +85,7 @@ pub struct Placement {
     /// Pagemap entries that this took, and runs that the kernel's search gave.
     pub entries: u64,
     /// Some page in whose neighbourhood others were found: worth starting from the next time.
+    /// Nothing where the kernel searches.
     pub found: Vec<u64>,
 }
 
@@ -151,6 +152,8 @@ struct Seen {
     shares: Vec<Share>,
     /// The part of the resident pages that was not found.
     unseen: f64,
+    /// Nothing is anywhere else than where it was looked for.
+    complete: bool,
 }
 
 /// Where to draw, and how.
@@ -209,9 +212,8 @@ fn look(
         // A single hit in an enormous rest stands for thousands of pages and says little. That the
         // rest holds what was not found near by is then the better knowledge.
         let nodes = draws.topology.len();
-        let resident = if complete { 0.0 } else { resident };
-        let with_rest = conclude(&samples, nodes, resident - COPIES);
-        let near = conclude(&samples[..1], nodes, resident);
+        let with_rest = conclude(&samples, nodes, resident - COPIES, complete);
+        let near = conclude(&samples[..1], nodes, resident, complete);
         seen = [with_rest, near]
             .into_iter()
             .flatten()
@@ -225,13 +227,14 @@ fn look(
 }
 
 /// So many pages there must be; what was not found of them may be anywhere.
-fn conclude(samples: &[Sample], nodes: usize, expected: f64) -> Option<Seen> {
+fn conclude(samples: &[Sample], nodes: usize, expected: f64, complete: bool) -> Option<Seen> {
     let shares = share::shares(samples, nodes)?;
     // Not the least that may be missing: a block that was never met is no error of the draws, and
     // would shift every interval of this process by its share.
-    let unseen = (1.0 - share::pages(samples) / expected.max(1.0)).max(0.0);
+    let missing = (1.0 - share::pages(samples) / expected.max(1.0)).max(0.0);
+    let unseen = if complete { 0.0 } else { missing };
     let hits = samples.iter().map(|sample| sample.hits.len()).sum();
-    Some(Seen { hits, shares, unseen })
+    Some(Seen { hits, shares, unseen, complete })
 }
 
 impl Seen {
@@ -266,7 +269,9 @@ impl Placement {
                     est(share, pages, source)
                 });
             }
-            self.found = draws.places();
+            if !seen.complete {
+                self.found = draws.places();
+            }
         }
         let huge = draws.huge_share();
         let by_node = |part: f64| {

@@ -30,7 +30,8 @@ impl Areas {
     pub(super) fn read(root: &Path, pid: u32, all_classes: bool) -> Option<Self> {
         let folder = root.join(format!("proc/{pid}"));
         let maps = File::open(folder.join("maps")).ok()?;
-        let mut backing = Backing { folder: &folder, known: BTreeMap::new() };
+        let mounts = if all_classes { mounts(&folder) } else { BTreeMap::new() };
+        let mut backing = Backing { folder: &folder, mounts, known: BTreeMap::new() };
         let mut all = Vec::new();
         each_line(maps, |line| {
             let line = line.and_then(parse).filter(|line| all_classes || line.of_no_file);
@@ -92,6 +93,8 @@ fn parse(line: &str) -> Option<Line<'_>> {
 /// What the files of a process's mappings lie on, each asked for once.
 struct Backing<'a> {
     folder: &'a Path,
+    /// By device: whether the file system lies in memory.
+    mounts: BTreeMap<String, bool>,
     known: BTreeMap<(String, String), FileSystem>,
 }
 
@@ -114,14 +117,47 @@ impl Backing<'_> {
         if let Some(&known) = self.known.get(&file) {
             return known;
         }
-        let Run { first, end } = line.run;
-        let link = format!("map_files/{:x}-{:x}", first * PAGE_SIZE, end * PAGE_SIZE);
-        // Without the right to follow the link the name must do.
-        let found =
-            sys::file_system(&self.folder.join(link)).unwrap_or_else(|_| by_name(line.name));
+        let named = by_name(line.name);
+        // The kernel's own mounts, as that of memfd, are in nobody's list.
+        let listed = self.mounts.get(line.file.0).copied();
+        let found = if listed.unwrap_or(named != FileSystem::Other) {
+            let Run { first, end } = line.run;
+            let link = format!("map_files/{:x}-{:x}", first * PAGE_SIZE, end * PAGE_SIZE);
+            // Without the right to follow the link the name must do.
+            sys::file_system(&self.folder.join(link)).unwrap_or(named)
+        } else {
+            // Nobody is asked: the answer may have to come over a network.
+            FileSystem::Other
+        };
         self.known.insert(file, found);
         found
     }
+}
+
+/// The devices of the file systems that the process sees, and whether asking one of them for
+/// something costs nothing but memory.
+fn mounts(folder: &Path) -> BTreeMap<String, bool> {
+    const IN_MEMORY: [&str; 4] = ["tmpfs", "devtmpfs", "hugetlbfs", "rootfs"];
+    let mut mounts = BTreeMap::new();
+    let Ok(file) = File::open(folder.join("mountinfo")) else { return mounts };
+    // What could not be read is taken for a mount of the kernel's own: the names then tell.
+    let _ = each_line(file, |line| {
+        let parts = line.and_then(|line| line.split_once(" - "));
+        if let Some((mount, kind)) = parts
+            && let Some(device) = mount.split(' ').nth(2)
+            && let Some(kind) = kind.split(' ').next()
+        {
+            // `maps` writes both numbers with two hexadecimal digits at least.
+            let numbers = device.split_once(':');
+            let number = |text: &str| text.parse::<u32>().ok();
+            if let Some((major, minor)) = numbers.and_then(|(a, b)| Some((number(a)?, number(b)?)))
+            {
+                mounts.insert(format!("{major:02x}:{minor:02x}"), IN_MEMORY.contains(&kind));
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    mounts
 }
 
 fn by_name(name: &str) -> FileSystem {
@@ -137,8 +173,25 @@ fn by_name(name: &str) -> FileSystem {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backing, Class, Path, parse};
+    use super::{Backing, Class, Path, mounts, parse};
     use std::collections::BTreeMap;
+
+    #[test]
+    fn knows_which_file_systems_lie_in_memory() {
+        let folder = std::env::temp_dir().join(format!("mounts-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = "21 1 0:5 / /dev rw,nosuid shared:2 - devtmpfs udev rw\n\
+                    22 1 259:17 / / rw,relatime - ext4 /dev/nvme0n1p1 rw\n\
+                    23 1 0:300 / /home rw - nfs4 server:/home rw\n\
+                    rubbish\n";
+        std::fs::write(folder.join("mountinfo"), text).unwrap();
+        let found = mounts(&folder);
+        let _ = std::fs::remove_dir_all(&folder);
+        let expected = [("00:05", true), ("00:12c", false), ("103:11", false)];
+        let expected: BTreeMap<_, _> =
+            expected.iter().map(|&(device, memory)| (device.to_owned(), memory)).collect();
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn tells_what_backs_a_mapping() {
@@ -155,7 +208,8 @@ mod tests {
             ("1000-3000 rw-s 00000000 08:01 78   /var/lib/data\n", Some(Class::File)),
             ("rubbish\n", None),
         ] {
-            let mut backing = Backing { folder: Path::new("/nowhere"), known: BTreeMap::new() };
+            let (folder, mounts) = (Path::new("/nowhere"), BTreeMap::new());
+            let mut backing = Backing { folder, mounts, known: BTreeMap::new() };
             let area = parse(line).and_then(|line| backing.area(&line));
             assert_eq!(area.map(|area| area.class), class, "{line}");
         }

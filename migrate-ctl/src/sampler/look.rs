@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Delta, Sampler};
+use super::{Delta, Sampler, TOUCHED_TICKS};
 use crate::model::{Class, Est, Mempolicy, Nanos, NodeVec, PidRef};
 use crate::placement::{Ask, ClassPages};
 use crate::pool::{Done, Job, Late};
@@ -44,8 +44,9 @@ pub(super) struct Known {
     sampled_at: u64,
     /// What the last look has cost.
     entries: u64,
-    /// Where pages were then.
-    found: Vec<u64>,
+    /// Where pages were, and the last tick in which they were met there. A look meets only some
+    /// of what is spread thinly.
+    found: BTreeMap<u64, u64>,
     classes: Vec<ClassPages>,
     classes_at: Option<u64>,
     /// How often its pages were moved.
@@ -75,7 +76,7 @@ impl Known {
             pages: NodeVec::default(),
             sampled_at: now.saturating_sub(PLACEMENT_TICKS),
             entries: USUAL_ENTRIES,
-            found: Vec::new(),
+            found: BTreeMap::new(),
             classes: Vec::new(),
             classes_at: None,
             moves: 0,
@@ -87,6 +88,11 @@ impl Known {
 
     fn is_due(&self, busy: bool, now: u64) -> bool {
         busy || self.pages.is_empty() || now.saturating_sub(self.sampled_at) >= PLACEMENT_TICKS
+    }
+
+    fn meet(&mut self, places: Vec<u64>, now: u64) {
+        self.found.retain(|_, met| now.saturating_sub(*met) < TOUCHED_TICKS);
+        self.found.extend(places.into_iter().map(|place| (place, now)));
     }
 
     fn classes_due(&self, now: u64) -> bool {
@@ -105,6 +111,8 @@ impl Sampler {
         wants_mempolicy: &[PidRef],
         moving: &[PidRef],
     ) {
+        // A memory policy that nobody asked for in the tick of its reading is old by the next.
+        self.known.values_mut().for_each(|known| known.mempolicy = None);
         let mut budget = ENTRIES_A_TICK;
         let mut waited_for = BTreeSet::new();
         let mut busiest: Vec<&Seen> = seen.iter().collect();
@@ -138,7 +146,7 @@ impl Sampler {
 
     fn ask(&self, process: &Process, known: &Known) -> Ask {
         let pid = process.id.pid;
-        let mut touched = known.found.clone();
+        let mut touched: Vec<u64> = known.found.keys().copied().collect();
         if let Some(probes) = &self.probes {
             touched.extend(probes.touched(pid));
         }
@@ -163,7 +171,7 @@ impl Sampler {
         let Some(placement) = done.placement else { return };
         self.totals.placement_entries += placement.entries;
         known.entries = placement.entries.min(ENTRIES_A_TICK);
-        known.found = placement.found;
+        known.meet(placement.found, self.ticks);
         if placement.all_classes {
             known.classes_at = Some(self.ticks);
             known.classes.clear();
