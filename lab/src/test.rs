@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Switch off what each test depends on, and see it fail
     #[arg(long)]
     broken: bool,
+    /// So many of the tests have passed before the emulator lost the guest
+    #[arg(long, default_value_t = 0)]
+    skip: usize,
 }
 
 /// Guests that tests are for.
@@ -186,11 +189,12 @@ pub(crate) fn counted(
 pub(crate) fn run(args: &Args) -> ExitCode {
     let mut failed = 0;
     let mut lab = Lab { off: None, factor: args.factor, loaded: RefCell::new(None) };
-    for test in tests::all().filter(|test| test.machines.contains(&args.topology)) {
-        let wanted = args.only.as_ref().is_none_or(|part| test.name.contains(part.as_str()));
-        if !wanted || (args.broken && test.off == Off::Nothing) {
-            continue;
-        }
+    let wanted = |test: &Test| {
+        test.machines.contains(&args.topology)
+            && args.only.as_ref().is_none_or(|part| test.name.contains(part.as_str()))
+            && !(args.broken && test.off == Off::Nothing)
+    };
+    for test in tests::all().filter(wanted).skip(args.skip) {
         lab.without(args.broken.then_some(test.off));
         let passed = if args.broken { fails_when_broken(&test, &lab) } else { passes(&test, &lab) };
         if !passed {

@@ -92,34 +92,41 @@ impl Guests {
 
     fn try_run(&mut self, boot: &Boot, tally: &mut Tally) -> Result<()> {
         let kernel = kernels::find(&boot.kernel).context("a kernel of the matrix is missing")?;
-        let guest = self.guest(boot, &kernel)?;
-        let label = Boot { kernel: kernel.release, ..boot.clone() }.to_string();
-        self.judge(&guest, &label, tally)
+        let label = Boot { kernel: kernel.release.clone(), ..boot.clone() }.to_string();
+        self.judge(&label, tally, |guests, done| guests.guest(boot, &kernel, done))
     }
 
     fn try_run_far(&mut self, factor: f64, far: &Far, tally: &mut Tally) -> Result<()> {
         let kernel = kernels::find(REFERENCE)?;
         let factor = factor.to_string();
-        let words = ["/bin/lab", "test", "--topology", "far", "--factor", &factor];
-        let only = self.only.iter().flat_map(|only| ["--only", only]);
-        let command = words.into_iter().chain(only).map(str::to_owned).collect();
-        let settings: &[_] = &[("balancing", "0".to_owned())];
-        let load = Load { command, settings, programs: None, far: Some(far.clone()) };
-        let guest = self.rig()?.guest("test-far", &kernel, &load)?;
-        let guest = Guest { timeout: TIMEOUT, ..guest };
-        self.judge(&guest, &format!("{} far", kernel.release), tally)
+        self.judge(&format!("{} far", kernel.release), tally, |guests, done| {
+            let command = guests.command(&["far", "--factor", &factor], done);
+            let settings: &[_] = &[("balancing", "0".to_owned())];
+            let load = Load { command, settings, programs: None, far: Some(far.clone()) };
+            let guest = guests.rig()?.guest("test-far", &kernel, &load)?;
+            Ok(Guest { timeout: TIMEOUT, ..guest })
+        })
     }
 
-    fn judge(&mut self, guest: &Guest, label: &str, tally: &mut Tally) -> Result<()> {
-        let (mut end, mut seen) = watch(guest, label)?;
+    /// `make` is given how many tests were done before.
+    fn judge(
+        &mut self,
+        label: &str,
+        tally: &mut Tally,
+        make: impl Fn(&mut Self, u32) -> Result<Guest>,
+    ) -> Result<()> {
+        let mut guest = make(self, 0)?;
+        let mut seen = Seen::default();
+        let mut end = watch(&guest, label, &mut seen)?;
         // The emulator loses a guest now and then while the kernel patches
         // itself. What failed before that stays failed: it is not asked again.
         if end == End::Died && seen.failed == 0 {
             self.rebooted += 1;
             let log = guest::keep_log(&guest.name)?;
             let log = log.display();
-            say(format!("{label}: the guest died without a verdict, booting it again; log: {log}"));
-            (end, seen) = watch(guest, label)?;
+            say(format!("{label}: the guest died within a test, which runs again; log: {log}"));
+            guest = make(self, seen.passed)?;
+            end = watch(&guest, label, &mut seen)?;
         }
         tally.passed += seen.passed;
         tally.failed += seen.failed;
@@ -138,15 +145,17 @@ impl Guests {
         self.rig.as_ref().context("nothing to boot")
     }
 
-    fn guest(&mut self, boot: &Boot, kernel: &Kernel) -> Result<Guest> {
-        let mut words = vec!["/bin/lab", "test", "--topology", boot.topology.name()];
-        if boot.broken {
-            words.push("--broken");
-        }
-        if let Some(only) = &self.only {
-            words.extend(["--only", only]);
-        }
-        let command = words.into_iter().map(str::to_owned).collect();
+    /// Runs the tests of a machine, but for those that are done.
+    fn command(&self, machine: &[&str], done: u32) -> Vec<String> {
+        let done = done.to_string();
+        let only = self.only.iter().flat_map(|only| ["--only", only]);
+        let words = ["/bin/lab", "test", "--skip", &done, "--topology"].into_iter();
+        words.chain(machine.iter().copied()).chain(only).map(str::to_owned).collect()
+    }
+
+    fn guest(&mut self, boot: &Boot, kernel: &Kernel, done: u32) -> Result<Guest> {
+        let machine = [boot.topology.name(), "--broken"];
+        let command = self.command(&machine[..1 + usize::from(boot.broken)], done);
         // Off: what comes to a node must have come by us.
         let settings: &[_] = &[("balancing", "0".to_owned())];
         let load = Load { command, settings, programs: None, far: None };
@@ -175,9 +184,8 @@ impl Guests {
 }
 
 /// Boots the guest and prints each verdict.
-fn watch(guest: &Guest, label: &str) -> Result<(End, Seen)> {
-    let mut seen = Seen::default();
-    let end = guest::boot(guest, |line| match verdict(line) {
+fn watch(guest: &Guest, label: &str, seen: &mut Seen) -> Result<End> {
+    guest::boot(guest, |line| match verdict(line) {
         Some(true) => {
             seen.passed += 1;
             say(format!("{label}: {line}"));
@@ -187,6 +195,5 @@ fn watch(guest: &Guest, label: &str) -> Result<(End, Seen)> {
             say(format!("{label}: {line}"));
         }
         None => {}
-    })?;
-    Ok((end, seen))
+    })
 }
