@@ -190,8 +190,11 @@ impl Probes {
 
     /// The mover's own counters, once; none where migrations cannot be counted.
     pub fn own_moves(&mut self) -> Option<OwnMoves> {
-        let counted = self.verdicts.iter().any(|verdict| {
-            verdict.hook == "tp_btf mm_migrate_pages" && verdict.state == HookState::Attached
+        // Without the brackets no migration is known to be ours, and all moves would look empty.
+        let needed = ["tp_btf mm_migrate_pages", "fentry migrate_to_node", "fexit migrate_to_node"];
+        let counted = needed.iter().all(|needed| {
+            let of = |verdict: &&HookVerdict| verdict.hook == *needed;
+            self.verdicts.iter().find(of).is_some_and(|found| found.state == HookState::Attached)
         });
         if counted { OwnMoves::take(&mut self.ebpf) } else { None }
     }

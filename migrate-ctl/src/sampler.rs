@@ -223,7 +223,13 @@ impl Sampler {
         self.totals.lost = counts.lost;
         self.totals.fault_time = counts.fault_time;
         self.totals.drains = counts.drains;
-        self.last = counts.clone();
+        let before = std::mem::replace(&mut self.last, counts.clone());
+        // The time of who runs is added as the maps are read: a switch meanwhile hides it once.
+        for (key, then) in before.cpu {
+            if let Some(now) = self.last.cpu.get_mut(&key) {
+                *now = then.max(*now);
+            }
+        }
         delta
     }
 
