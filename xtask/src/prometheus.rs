@@ -45,9 +45,21 @@ pub(crate) fn check_exposition(promtool: &Path, text: &str) -> Result<()> {
 ///
 /// Rows of `docs/metrics.md` start with the name and end with the reason.
 pub(crate) fn check_families(text: &str) -> Result<Vec<String>> {
+    check_against(text, &document()?)
+}
+
+/// The document of the metrics.
+pub(crate) fn document() -> Result<String> {
     let file = root().join("docs/metrics.md");
-    let document = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    check_against(text, &document)
+    fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+}
+
+/// The metrics in `document` that may be 0, and of which the scrape has no series at all.
+pub(crate) fn absent<'a>(text: &str, document: &'a str) -> Result<Vec<&'a str>> {
+    let sums = sums(text)?;
+    let rows = document.lines().filter_map(documented_row);
+    let quiet = rows.filter(|(_, reason)| !reason.is_empty()).map(|(name, _)| name);
+    Ok(quiet.filter(|name| !sums.contains_key(name)).collect())
 }
 
 fn check_against(text: &str, document: &str) -> Result<Vec<String>> {
@@ -118,6 +130,12 @@ mod tests {
             assert!(error.contains("migrate_moves_total is zero or missing"), "{error}");
         }
         assert!(check_against(good, "").is_err(), "a document without a table proves nothing");
+    }
+
+    #[test]
+    fn only_a_metric_with_a_reason_may_be_absent() {
+        assert_eq!(absent("other 1\n", DOCUMENT).unwrap(), ["migrate_hint_faults_total"]);
+        assert!(absent("migrate_hint_faults_total 0\n", DOCUMENT).unwrap().is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::kernels;
 use crate::packages::{self, Prometheus};
 use crate::paths::{root, say, target};
 use crate::prometheus::server::{Server, free_address, http_get};
-use crate::prometheus::{check_exposition, check_families, dashboard};
+use crate::prometheus::{absent, check_exposition, check_families, dashboard, document};
 
 /// Seconds that the guest stays up once its controller is ready.
 const SCENE: &str = "120";
@@ -77,9 +77,11 @@ fn ask(programs: &Prometheus, address: SocketAddr) -> Result<()> {
     server.wait_for_scrapes(SCRAPES)?;
     let file = root().join("dashboards/migrate.json");
     let json = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    let answered = dashboard::check_dashboard(&server, &json)?;
-    say(format!("{answered} queries of the dashboard answered"));
     let (_, metrics) = http_get(address, "/metrics")?;
+    let document = document()?;
+    let absent = absent(&metrics, &document)?;
+    let answered = dashboard::check_dashboard(&server, &json, &absent)?;
+    say(format!("{answered} queries of the dashboard answered; not on this machine: {absent:?}"));
     check_exposition(&programs.promtool, &metrics)?;
     check_families(&metrics).map(drop)
 }

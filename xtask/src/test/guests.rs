@@ -118,9 +118,11 @@ impl Guests {
         let mut guest = make(self, 0)?;
         let mut seen = Seen::default();
         let mut end = watch(&guest, label, &mut seen)?;
-        // The emulator loses a guest now and then while the kernel patches
-        // itself. What failed before that stays failed: it is not asked again.
-        if end == End::Died && seen.failed == 0 {
+        let mut lost_at = None;
+        // The emulator loses a guest now and then while the kernel patches itself. What failed
+        // before that stays failed: it is not asked again, nor is a test that is lost twice.
+        while end == End::Died && seen.failed == 0 && lost_at != Some(seen.passed) {
+            lost_at = Some(seen.passed);
             self.rebooted += 1;
             let log = guest::keep_log(&guest.name)?;
             let log = log.display();
