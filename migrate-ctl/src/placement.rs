@@ -138,7 +138,7 @@ pub fn place(root: &Path, topology: &Topology, ask: &Ask) -> Option<Placement> {
         }
         pagemap.look_for(class);
         let mut draws = Draws::new(topology, ask.pid, class, ask.seed);
-        if let Some(seen) = look(&pagemap, &ground, ask, &mut draws).ok()? {
+        if let Some(seen) = look(&pagemap, &ground, areas.whole, ask, &mut draws).ok()? {
             placement.take(&areas, &draws, &seen, ask.resident.of(class), topology.len());
         }
     }
@@ -197,10 +197,12 @@ fn measure(pagemap: &Pagemap, near: &Ground, draws: &mut Draws<'_>) -> io::Resul
 fn look(
     pagemap: &Pagemap,
     ground: &Ground,
+    whole: bool,
     ask: &Ask,
     draws: &mut Draws<'_>,
 ) -> io::Result<Option<Seen>> {
     let Plan { found, width, complete } = plan(pagemap, ground, ask, draws)?;
+    let complete = complete && whole;
     let moves = draws.class == Class::PrivateAnonymous;
     let (round, rounds) = if moves { (ROUND, ROUNDS) } else { (FEW, 1) };
     let resident = ask.resident.of(draws.class) as f64;

@@ -17,6 +17,8 @@ const AREAS: usize = 1 << 17;
 pub(super) struct Areas {
     /// By address.
     all: Vec<Area>,
+    /// There are no others.
+    pub(super) whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,8 @@ impl Areas {
             if all.len() < AREAS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .ok()?;
-        Some(Self { all })
+        let whole = all.len() < AREAS;
+        Some(Self { all, whole })
     }
 
     pub(super) fn ground(&self, class: Class) -> Ground {
