@@ -33,6 +33,13 @@ pub(crate) enum Work {
         #[arg(long)]
         pages: usize,
     },
+    /// Writes to so many huge pages that it has only read so far, at one line
+    RewriteHuge {
+        #[arg(long)]
+        node: u16,
+        #[arg(long)]
+        pages: usize,
+    },
     /// Has its pages swapped out and reads them back, at each line
     Swap {
         #[arg(long)]
@@ -247,6 +254,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Strand(ref strand) => acts::strand(strand),
         Work::Touch { node, pages } => acts::touch(node, pages),
         Work::Rewrite { node, pages } => acts::rewrite(node, pages),
+        Work::RewriteHuge { node, pages } => acts::rewrite_huge(node, pages),
         Work::Swap { node, pages } => acts::swap(node, pages),
         Work::Dance { node, to, pages } => acts::dance(node, to, pages),
         Work::Shift { node, to, pages } => acts::shift(node, to, pages),

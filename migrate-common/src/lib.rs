@@ -48,8 +48,8 @@ pub enum Counter {
     IsolationTried = 0,
     /// Of those, the ones that were busy or on no list.
     IsolationRefused = 1,
-    /// Folios put back on their list without having moved; compaction's too, whose attempts do
-    /// not count above.
+    /// Folios put back on their list without having moved; not by compaction, whose attempts do
+    /// not count above either.
     IsolationPutBack = 2,
     /// Minor faults, as `getrusage` has them, of those of its threads that have exited.
     ExitedMinor = 3,
@@ -76,12 +76,12 @@ pub enum Counter {
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: usize = 14;
+pub const COUNTERS: u32 = 14;
 
 /// What one process did and had done to it since its slot was made. Key: tgid.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct TaskCounters(pub [u64; COUNTERS]);
+pub struct TaskCounters(pub [u64; COUNTERS as usize]);
 
 impl TaskCounters {
     pub fn get(&self, counter: Counter) -> u64 {
@@ -164,13 +164,15 @@ pub struct CrossKey {
     pub to: u16,
 }
 
-/// Key of migrations: the process whose pages moved, why, and who asked.
+/// Key of migrations: the process whose pages moved, why, and who did it.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MigrationKey {
     pub tgid: u32,
     /// `enum migrate_reason` of the running kernel, or one of ours.
     pub reason: u32,
+    /// The process of the thread that migrated them.
+    pub caller: u32,
 }
 
 /// Sums over the `migrate_pages()` calls of one [`MigrationKey`].
@@ -184,10 +186,23 @@ pub struct MigrationTotals {
     pub nanos: u64,
 }
 
+impl MigrationTotals {
+    /// What has come since; saturating.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(before.calls),
+            moved: self.moved.saturating_sub(before.moved),
+            failed: self.failed.saturating_sub(before.failed),
+            nanos: self.nanos.saturating_sub(before.nanos),
+        }
+    }
+}
+
 /// How often something happened and how long it took.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durations {
+    /// Those too whose duration is lost.
     pub calls: u64,
     pub nanos: u64,
     pub buckets: [u64; BUCKETS],
@@ -266,6 +281,21 @@ pub struct Isolated {
 }
 
 impl Isolated {
+    /// What one process counted.
+    pub fn of(counters: &TaskCounters) -> Self {
+        Self {
+            tried: counters.get(Counter::IsolationTried),
+            refused: counters.get(Counter::IsolationRefused),
+            put_back: counters.get(Counter::IsolationPutBack),
+        }
+    }
+
+    /// Share of the folios taken that had to be put back; none where none was taken.
+    pub fn unmovable(&self) -> Option<f32> {
+        let taken = self.tried.saturating_sub(self.refused);
+        (taken > 0).then(|| self.put_back as f32 / taken as f32)
+    }
+
     /// Adds what another CPU counted.
     pub fn add(&mut self, more: &Self) {
         self.tried += more.tried;
@@ -358,24 +388,35 @@ pub struct OwnMove {
     pub put_back: u64,
 }
 
-/// Slots of the `LOST` array: what could not be counted, by the map that was full.
+/// Slots of the `LOST` array: what could not be counted, mostly by the map that had no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Lost {
+    /// Additions to a counter of a process; the sums of all processes have them.
     Tasks = 0,
+    /// Samples, or switches.
     CpuTime = 1,
+    /// Hint faults, or what a huge page weighs more than a page.
     Hints = 2,
+    /// Migrations, for the process; the sums by reason have them.
     Migrations = 3,
+    /// Calls that are charged to who makes them.
     Callers = 4,
     Crossings = 5,
+    /// Pages.
     Touched = 6,
+    /// Of calls whose beginning was not seen, or whose slot another thread took meanwhile; the
+    /// call itself is counted.
+    Durations = 7,
+    /// Batches of compaction whose slot another thread took meanwhile.
+    Scans = 8,
 }
 
 /// Number of [`Lost`] slots.
-pub const LOST_SLOTS: u32 = 7;
+pub const LOST_SLOTS: u32 = 9;
 
 const _: () = {
-    assert!(size_of::<TaskCounters>() == 8 * COUNTERS);
+    assert!(size_of::<TaskCounters>() == 8 * COUNTERS as usize);
     assert!(size_of::<Isolated>() == 24);
     assert!(size_of::<Scanned>() == 16);
     assert!(size_of::<CrossKey>() == 8);
@@ -384,7 +425,7 @@ const _: () = {
     assert!(size_of::<Since>() == 16);
     assert!(size_of::<HintKey>() == 8);
     assert!(size_of::<Hints>() == 16);
-    assert!(size_of::<MigrationKey>() == 8);
+    assert!(size_of::<MigrationKey>() == 12);
     assert!(size_of::<MigrationTotals>() == 32);
     assert!(size_of::<Durations>() == 16 + 8 * BUCKETS);
     assert!(size_of::<Migrations>() == 16 + 8 * BUCKETS + 8 * (5 + MODES));

@@ -127,6 +127,9 @@ mod tests {
                 faults: Faults::default(),
                 grown: 0,
                 accesses: Accesses::default(),
+                hints: vec![],
+                migrated: vec![],
+                unmovable: None,
                 boundness: Est::exact(0.1, Source::Prior),
                 extents: vec![ExtentObs {
                     id: extent,

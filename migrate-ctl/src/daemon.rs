@@ -291,7 +291,8 @@ impl Controller {
         for decision in decisions {
             self.ledger.record_decision(decision);
             if let Some(domain) = domain_of(tick, decision) {
-                self.journal.decision(decision, || policy::explain(domain, decision, &tick.nodes));
+                self.journal
+                    .decision(decision, domain, || policy::explain(domain, decision, &tick.nodes));
             }
         }
     }

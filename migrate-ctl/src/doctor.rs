@@ -209,10 +209,10 @@ fn hooks(topology: &Topology, checks: &mut Vec<Check>) -> Vec<HookVerdict> {
 fn perf_event_paranoid(root: &Path, hooks: &[HookVerdict]) -> Check {
     let found = read(root, "proc/sys/kernel/perf_event_paranoid");
     let level = found.unwrap_or_else(|| "no perf events in this kernel".to_owned());
-    let sampled =
-        hooks.iter().any(|hook| hook.signal == "cpu_time" && hook.state == HookState::Attached);
-    if sampled {
-        good("perf_event_paranoid", format!("{level}; CPU time is sampled"))
+    let counted_by =
+        hooks.iter().find(|hook| hook.signal == "cpu_time" && hook.state == HookState::Attached);
+    if let Some(hook) = counted_by {
+        good("perf_event_paranoid", format!("{level}; CPU time is counted by {}", hook.hook))
     } else {
         lost(
             "perf_event_paranoid",
@@ -288,13 +288,13 @@ fn events_lost(controller: SocketAddr) -> Check {
     let Ok(metrics) = scrape(controller) else {
         return good(NAME, format!("no controller answers on {controller}"));
     };
-    let full = lost_by_map(&metrics);
-    if full.is_empty() {
+    let lost_events = lost_events(&metrics);
+    if lost_events.is_empty() {
         good(NAME, "none since the running controller started")
     } else {
         lost(
             NAME,
-            format!("by map, since the running controller started: {}", full.join(", ")),
+            format!("since the running controller started: {}", lost_events.join(", ")),
             "what is counted is only a part of what happened while this grows: start it anew \
              when there are fewer processes",
         )
@@ -302,11 +302,11 @@ fn events_lost(controller: SocketAddr) -> Check {
 }
 
 /// The series of one metric that are not 0, as `tasks 12`.
-fn lost_by_map(metrics: &str) -> Vec<String> {
+fn lost_events(metrics: &str) -> Vec<String> {
     let series = metrics.lines().filter_map(|line| {
-        let (map, count) =
-            line.strip_prefix("migrate_events_lost_total{map=\"")?.split_once("\"} ")?;
-        (count != "0").then(|| format!("{map} {count}"))
+        let (event, count) =
+            line.strip_prefix("migrate_events_lost_total{event=\"")?.split_once("\"} ")?;
+        (count != "0").then(|| format!("{event} {count}"))
     });
     series.collect()
 }
@@ -381,14 +381,14 @@ fn mark(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::lost_by_map;
+    use super::lost_events;
 
     #[test]
-    fn only_maps_that_lost_something_are_named() {
+    fn only_events_that_were_lost_are_named() {
         let metrics = "# HELP migrate_events_lost_total x\n\
-                       migrate_events_lost_total{map=\"hints\"} 0\n\
-                       migrate_events_lost_total{map=\"tasks\"} 12\n\
+                       migrate_events_lost_total{event=\"hints\"} 0\n\
+                       migrate_events_lost_total{event=\"tasks\"} 12\n\
                        migrate_ticks_total 3\n";
-        assert_eq!(lost_by_map(metrics), ["tasks 12"]);
+        assert_eq!(lost_events(metrics), ["tasks 12"]);
     }
 }

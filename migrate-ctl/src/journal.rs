@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Serialize;
 use tracing::warn;
 
-use crate::model::{Decision, Outcome, Reason};
+use crate::model::{Decision, DomainObs, Outcome, Reason};
 
 /// One line of the journal.
 #[derive(Serialize)]
@@ -22,6 +22,8 @@ pub enum Fact<'a> {
         why: &'a str,
         #[serde(flatten)]
         decision: &'a Decision,
+        /// What it was decided on: the signals of its process in this tick.
+        domain: &'a DomainObs,
     },
     /// An order went to the mover.
     Ordered {
@@ -44,9 +46,14 @@ impl Journal {
     }
 
     /// Settled processes are left out: they would be nearly all of the file and say nothing.
-    pub fn decision(&mut self, decision: &Decision, why: impl FnOnce() -> String) {
+    pub fn decision(
+        &mut self,
+        decision: &Decision,
+        domain: &DomainObs,
+        why: impl FnOnce() -> String,
+    ) {
         if self.file.is_some() && decision.reason != Reason::Settled {
-            self.record(&Fact::Decision { why: &why(), decision });
+            self.record(&Fact::Decision { why: &why(), decision, domain });
         }
     }
 

@@ -75,6 +75,7 @@ mod tests {
             asked: 30,
             legs: vec![leg(0, 10, 1), leg(1, 20, 0)],
             left: vec![],
+            unmovable: None,
             end: End::Done,
             duration: 1_000_000_000,
         };
@@ -89,9 +90,17 @@ mod tests {
     #[test]
     fn an_end_without_calls_counts_no_pair() {
         let mut ledger = Ledger::default();
-        let (legs, left) = (vec![], vec![]);
-        let (seq, to, asked, end, duration) = (1, Node(1), 9, End::Vanished, 0);
-        ledger.record_outcome(&Outcome { seq, target: WHO, to, asked, legs, left, end, duration });
+        ledger.record_outcome(&Outcome {
+            seq: 1,
+            target: WHO,
+            to: Node(1),
+            asked: 9,
+            legs: vec![],
+            left: vec![],
+            unmovable: None,
+            end: End::Vanished,
+            duration: 0,
+        });
         assert_eq!((ledger.ended[&End::Vanished], ledger.pairs.len()), (1, 0));
     }
 

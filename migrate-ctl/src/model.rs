@@ -194,6 +194,13 @@ pub struct DomainObs {
     pub grown: i64,
     /// Samples of its loads in this tick; all 0 where no PMU takes them.
     pub accesses: Accesses,
+    /// NUMA-hint faults of this tick.
+    pub hints: Vec<HintObs>,
+    /// What was migrated of it in this tick, by anyone.
+    pub migrated: Vec<MigratedObs>,
+    /// Share of its folios that had to be put back where they were, of those that anyone took off
+    /// their LRU list to migrate them; none while nobody did.
+    pub unmovable: Option<f32>,
     /// Share of the time that the same work takes on local memory which waits for memory.
     pub boundness: Est,
     pub extents: Vec<ExtentObs>,
@@ -215,6 +222,27 @@ impl Faults {
             major: self.major.saturating_sub(before.major),
         }
     }
+}
+
+/// NUMA-hint faults: who touched which page, never how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintObs {
+    /// Where the thread ran, and where the page was.
+    pub cpu: Node,
+    pub memory: Node,
+    pub faults: u64,
+    pub pages: Pages,
+}
+
+/// Pages that were migrated for one reason by one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigratedObs {
+    /// As the running kernel names it, or one of ours.
+    pub reason: String,
+    /// The process of the thread that did it.
+    pub caller: u32,
+    pub pages: Pages,
+    pub failed: Pages,
 }
 
 /// Samples of loads, by what answered them.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::{io, thread};
 
-use migrate_common::OwnMove;
+use migrate_common::{Isolated, OwnMove};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::model::{
@@ -153,6 +153,7 @@ impl Hands {
                 break;
             }
         }
+        outcome.unmovable = unmovable(&sum);
         outcome.left = left_behind(order, &sum, there.as_ref());
         self.how_it_ended(order, &pinned, outcome.moved(), sum.died_inside != 0, end)
     }
@@ -260,8 +261,14 @@ fn left_behind(order: &Order, sum: &OwnMove, there: Option<&NodeVec<Est>>) -> Ve
     reasons.into_iter().filter(|(_, pages)| *pages > 0).collect()
 }
 
+fn unmovable(sum: &OwnMove) -> Option<f32> {
+    let OwnMove { tried, refused, put_back, .. } = *sum;
+    Isolated { tried, refused, put_back }.unmovable()
+}
+
 fn add(sum: &mut OwnMove, leg: OwnMove) {
     sum.died_inside |= leg.died_inside;
+    sum.tried += leg.tried;
     sum.refused += leg.refused;
     sum.put_back += leg.put_back;
 }
@@ -283,6 +290,7 @@ fn outcome(order: &Order, end: End) -> Outcome {
         asked: order.pages,
         legs: Vec::new(),
         left: Vec::new(),
+        unmovable: None,
         end,
         duration: 0,
     }

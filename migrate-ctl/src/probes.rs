@@ -5,6 +5,7 @@
 //! costs its signal and becomes a verdict. Nothing is pinned: dropping
 //! [`Probes`] detaches all of it, and so does the kernel when we are killed.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use aya::{Ebpf, EbpfLoader};
@@ -136,6 +137,12 @@ impl Probes {
         &self.verdicts
     }
 
+    /// The name of a reason of `migrate_common::MigrationKey`.
+    pub fn reason(&self, number: u32) -> &str {
+        let found = self.reasons.iter().find(|(_, reason)| *reason == number);
+        found.map_or("unknown", |(name, _)| name)
+    }
+
     /// Whether CPU time is counted by process and node, by sampling or otherwise.
     pub fn count_cpu_time(&self) -> bool {
         self.verdicts.iter().any(is_attached(CPU_TIME))
@@ -183,9 +190,9 @@ impl Probes {
         self.maps.forget_touched(whose);
     }
 
-    /// Frees the slots of an exited process, given what the last [`Probes::read`] saw.
-    pub fn forget(&mut self, tgid: u32, seen: &Counts) {
-        self.maps.forget(tgid, seen);
+    /// Frees the slots of exited processes, given what the last [`Probes::read`] saw.
+    pub fn forget(&mut self, whose: &BTreeSet<u32>, seen: &Counts) {
+        self.maps.forget(whose, seen);
     }
 
     /// The mover's own counters, once; none where migrations cannot be counted.

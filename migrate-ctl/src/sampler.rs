@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{Counter, Hints, Isolated, Migrations, SCAN_KINDS, Scanned};
+use migrate_common::{Counter, Hints, Isolated, MigrationKey, Migrations, SCAN_KINDS, Scanned};
 
 use crate::config::Filter;
 use crate::hardware::Hardware;
 use crate::latency::Latency;
 use crate::model::{
-    Accesses, Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeId,
-    NodeMask, NodeVec, Pages, PidRef, Tick,
+    Accesses, Class, DomainObs, Est, ExtentId, ExtentObs, Faults, HintObs, Mempolicy, MigratedObs,
+    Nanos, Node, NodeId, NodeMask, NodeVec, Pages, PidRef, Tick,
 };
 use crate::pool::Pool;
 use crate::probes::{Counts, Probes};
@@ -49,6 +49,10 @@ pub struct Sampler {
     latency: Latency,
     hardware: Option<Hardware>,
     last: Counts,
+    /// Processes that have counts and that /proc no longer listed at the last tick.
+    absent: BTreeSet<u32>,
+    /// CPUs that have been online since the probes were loaded: those that are sampled.
+    sampled: BTreeSet<u32>,
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
     known: BTreeMap<u32, Known>,
@@ -82,13 +86,15 @@ impl Sampler {
         let pool = Pool::start(root, &topology).context("start the threads that look")?;
         let mut sampler = Self {
             root: root.to_path_buf(),
-            topology,
             probes,
             boundness,
             filter,
             latency,
             hardware,
             last: Counts::default(),
+            absent: BTreeSet::new(),
+            sampled: topology.cpus().map(|(cpu, _)| cpu).collect(),
+            topology,
             threads: BTreeMap::new(),
             known: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -147,13 +153,16 @@ impl Sampler {
         // After the counts: who is counted and not listed has exited.
         let pids = procfs::processes(&self.root).context("list the processes")?;
         let now = sys::boottime();
-        let dt = now.saturating_sub(self.then);
-        self.then = now;
+        let then = std::mem::replace(&mut self.then, now);
+        let dt = now.saturating_sub(then);
         self.ticks += 1;
         self.time_faults();
-        let delta = self.difference(&counts, &pids, dt);
+        self.watch_cpus();
+        let delta = self.difference(counts, &pids, dt);
         let mut gone = self.forget_exited(&pids);
-        let domains = self.domains(&delta, dt, wants_mempolicy, moving, &mut gone);
+        let seen = self.active(&delta, then, &mut gone);
+        self.look(&seen, &delta, dt, wants_mempolicy, moving);
+        let domains = self.domains(seen, &delta);
         Ok(Tick { now, dt, nodes, domains, gone })
     }
 
@@ -168,21 +177,45 @@ impl Sampler {
         }
     }
 
+    /// A CPU that comes online has no clock of ours, and the probes do not know its node.
+    fn watch_cpus(&mut self) {
+        // A machine that does not say keeps what it had.
+        let Ok(online) = Topology::online_cpus(&self.root) else { return };
+        self.sampled.retain(|cpu| online.contains(cpu));
+        let missed = online.len() - self.sampled.len();
+        if missed > self.totals.cpus_missed {
+            tracing::warn!(missed, "CPUs came online: start anew to count what runs there");
+        }
+        self.totals.cpus_missed = missed;
+    }
+
     fn counts_cpu(&self) -> bool {
         self.probes.as_ref().is_some_and(|probes| probes.count_cpu_time())
     }
 
     /// What each process did since the last tick; adds it to the totals.
-    fn difference(&mut self, counts: &Counts, pids: &[u32], dt: Nanos) -> BTreeMap<u32, Delta> {
+    fn difference(&mut self, counts: Counts, pids: &[u32], dt: Nanos) -> BTreeMap<u32, Delta> {
         let mut delta: BTreeMap<u32, Delta> = BTreeMap::new();
         let nodes = self.topology.len();
         let blank = || Delta { cpu: NodeVec::filled(nodes, 0), ..Delta::default() };
+        self.totals.counters.add(&counts.unplaced.since(&self.last.unplaced));
         for (&tgid, now) in &counts.tasks {
             let before = self.last.tasks.get(&tgid).copied().unwrap_or_default();
             let grown = now.since(&before);
             self.totals.counters.add(&grown);
-            let own_policy = grown.get(Counter::PolicySamples) > 0;
-            delta.entry(tgid).or_insert_with(blank).own_policy = own_policy;
+            let delta = delta.entry(tgid).or_insert_with(blank);
+            delta.own_policy = grown.get(Counter::PolicySamples) > 0;
+            delta.unmovable = Isolated::of(now).unmovable();
+        }
+        for (&key, now) in &counts.migrations {
+            let grown = now.since(&self.last.migrations.get(&key).copied().unwrap_or_default());
+            if grown.calls > 0 {
+                let MigrationKey { tgid, reason, caller } = key;
+                let reason = self.probes.as_ref().map_or("unknown", |probes| probes.reason(reason));
+                let (pages, failed) = (grown.moved, grown.failed);
+                let migrated = MigratedObs { reason: reason.to_owned(), caller, pages, failed };
+                delta.entry(tgid).or_insert_with(blank).migrated.push(migrated);
+            }
         }
         for (&key, &now) in &counts.hints {
             let grown = now.since(&self.last.hints.get(&key).copied().unwrap_or_default());
@@ -192,6 +225,11 @@ impl Sampler {
             );
             if let (Some(cpu), Some(memory)) = pair {
                 self.totals.hints[cpu][memory].add(&grown);
+                if grown.faults > 0 {
+                    let Hints { faults, pages } = grown;
+                    let hints = HintObs { cpu, memory, faults, pages };
+                    delta.entry(key.tgid).or_insert_with(blank).hints.push(hints);
+                }
             }
         }
         for (&key, &now) in &counts.crossings {
@@ -202,7 +240,7 @@ impl Sampler {
             }
         }
         let cpu = if self.counts_cpu() {
-            self.cpu_from_probes(counts)
+            self.cpu_from_probes(&counts)
         } else {
             self.cpu_from_proc(pids, dt)
         };
@@ -223,7 +261,12 @@ impl Sampler {
         self.totals.lost = counts.lost;
         self.totals.fault_time = counts.fault_time;
         self.totals.drains = counts.drains;
-        let before = std::mem::replace(&mut self.last, counts.clone());
+        for tgid in self.last.processes() {
+            if let Some(delta) = delta.get_mut(&tgid) {
+                delta.had_slot = true;
+            }
+        }
+        let before = std::mem::replace(&mut self.last, counts);
         // The time of who runs is added as the maps are read: a switch meanwhile hides it once.
         for (key, then) in before.cpu {
             if let Some(now) = self.last.cpu.get_mut(&key) {
@@ -274,37 +317,17 @@ impl Sampler {
         let exited = |tgid: &u32| !alive.contains(tgid);
         if let Some(probes) = &mut self.probes {
             probes.forget_touched(|tgid| exited(&tgid) || self.ticks.is_multiple_of(TOUCHED_TICKS));
-            let counted: BTreeSet<u32> = (self.last.tasks.keys().copied())
-                .chain(self.last.cpu.keys().map(|key| key.tgid))
-                .chain(self.last.hints.keys().map(|key| key.tgid))
-                .chain(self.last.migrations.keys().map(|key| key.tgid))
-                .chain(self.last.crossings.keys().map(|key| key.tgid))
-                .filter(exited)
-                .collect();
-            for &tgid in &counted {
-                probes.forget(tgid, &self.last);
-            }
-            self.last.tasks.retain(|tgid, _| !counted.contains(tgid));
-            self.last.cpu.retain(|key, _| !counted.contains(&key.tgid));
-            self.last.hints.retain(|key, _| !counted.contains(&key.tgid));
-            self.last.migrations.retain(|key, _| !counted.contains(&key.tgid));
-            self.last.crossings.retain(|key, _| !counted.contains(&key.tgid));
+            let absent = self.last.processes().into_iter().filter(exited).collect();
+            let settled = settled(&mut self.absent, absent);
+            probes.forget(&settled, &self.last);
+            self.last.forget(&settled);
         }
         self.seen.retain(|id, _| alive.contains(&id.pid));
         let gone: Vec<u32> = self.known.keys().copied().filter(exited).collect();
         gone.iter().filter_map(|pid| self.known.remove(pid)).map(|known| known.id).collect()
     }
 
-    fn domains(
-        &mut self,
-        delta: &BTreeMap<u32, Delta>,
-        dt: Nanos,
-        wants_mempolicy: &[PidRef],
-        moving: &[PidRef],
-        gone: &mut Vec<PidRef>,
-    ) -> Vec<DomainObs> {
-        let seen = self.active(delta, gone);
-        self.look(&seen, delta, dt, wants_mempolicy, moving);
+    fn domains(&mut self, seen: Vec<Seen>, delta: &BTreeMap<u32, Delta>) -> Vec<DomainObs> {
         let mut domains = Vec::with_capacity(seen.len());
         for Seen { process, excluded } in seen {
             let id = process.id;
@@ -333,6 +356,9 @@ impl Sampler {
                 cgroup: process.cgroup,
                 cpu: delta.cpu.clone(),
                 accesses: delta.accesses,
+                hints: delta.hints.clone(),
+                migrated: delta.migrated.clone(),
+                unmovable: delta.unmovable,
                 boundness: self.boundness,
                 extents: vec![extent],
             });
@@ -341,7 +367,12 @@ impl Sampler {
     }
 
     /// The processes that used CPU time, by pid.
-    fn active(&mut self, delta: &BTreeMap<u32, Delta>, gone: &mut Vec<PidRef>) -> Vec<Seen> {
+    fn active(
+        &mut self,
+        delta: &BTreeMap<u32, Delta>,
+        then: Nanos,
+        gone: &mut Vec<PidRef>,
+    ) -> Vec<Seen> {
         let ourselves = std::process::id();
         let mut active = Vec::new();
         for (&pid, seen) in delta {
@@ -358,6 +389,14 @@ impl Sampler {
             {
                 gone.push(known.id);
                 self.known.remove(&pid);
+            }
+            // A part of what was counted is that of a dead process with the same number.
+            let started = id.start.saturating_mul(NANOS_PER_CLOCK_TICK);
+            if seen.had_slot && started + NANOS_PER_CLOCK_TICK >= then {
+                if let Some(probes) = &mut self.probes {
+                    probes.forget_touched(|tgid| tgid == pid);
+                }
+                continue;
             }
             let excluded = self.filter.excludes(pid, comm, cgroup);
             let nothing = || Known::nothing(*id, comm, self.ticks);
@@ -390,15 +429,46 @@ impl Sampler {
     }
 }
 
+/// Whose slots may be freed: who was absent at the tick before already. What a process counted
+/// between the reading of the maps and its end is read once more.
+fn settled(before: &mut BTreeSet<u32>, absent: BTreeSet<u32>) -> BTreeSet<u32> {
+    let settled = before.intersection(&absent).copied().collect();
+    *before = absent;
+    settled
+}
+
 #[derive(Default)]
 struct Delta {
     cpu: NodeVec<Nanos>,
     accesses: Accesses,
+    hints: Vec<HintObs>,
+    migrated: Vec<MigratedObs>,
+    /// Since the process has been counted, not in this tick only.
+    unmovable: Option<f32>,
     own_policy: bool,
+    /// Its number was counted before this tick.
+    had_slot: bool,
 }
 
 impl Delta {
     fn used(&self) -> Nanos {
         self.cpu.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_counted_last_is_read_before_its_slots_are_freed() {
+        let mut before = BTreeSet::new();
+        // 7 has exited after the maps were read, 8 lives.
+        assert!(settled(&mut before, BTreeSet::from([7])).is_empty());
+        // By now they were read again. 9 has just exited.
+        assert_eq!(settled(&mut before, BTreeSet::from([7, 9])), BTreeSet::from([7]));
+        // The number was given to somebody else.
+        assert!(settled(&mut before, BTreeSet::new()).is_empty());
+        assert!(settled(&mut before, BTreeSet::from([9])).is_empty());
     }
 }

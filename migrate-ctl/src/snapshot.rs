@@ -61,6 +61,8 @@ pub struct Totals {
     pub lost_accesses: u64,
     /// CPU time by node; sampled, or from /proc where sampling is refused.
     pub cpu: NodeVec<Nanos>,
+    /// CPUs that came online since the start: what runs there is not counted.
+    pub cpus_missed: usize,
     /// By slot of `migrate_common::Lost`.
     pub lost: [u64; LOST_SLOTS as usize],
     /// Pagemap entries that the placements took.

@@ -83,12 +83,20 @@ impl Topology {
 
     /// CONFIG_NUMA is off: everything is on node 0.
     fn without_numa(root: &Path) -> Result<Self, TopologyError> {
-        let cpus = number_list(&root.join(CPUS))?.into_iter().map(|cpu| (cpu, Node(0)));
+        let cpus = Self::online_cpus(root)?.into_iter().map(|cpu| (cpu, Node(0)));
         let only =
             NodeInfo { id: NodeId(0), has_memory: true, has_cpus: true, distances: vec![10] };
         let frames = Frames::all_on(Node(0));
         let isolated = isolated(root);
         Ok(Self { nodes: vec![only], cpus: cpus.collect(), isolated, frames, numa: false })
+    }
+
+    /// The CPUs that are online now.
+    ///
+    /// # Errors
+    /// As [`Topology::read`].
+    pub fn online_cpus(root: &Path) -> Result<Vec<u32>, TopologyError> {
+        number_list(&root.join(CPUS))
     }
 
     /// Number of nodes.

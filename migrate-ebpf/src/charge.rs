@@ -7,9 +7,9 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::macros::{fentry, fexit, map};
+use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, map};
 use aya_ebpf::maps::{Array, HashMap};
-use aya_ebpf::programs::{FEntryContext, FExitContext};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 use aya_ebpf::{EbpfContext, Global};
 use migrate_common::{
     Counter, Isolated, Lost, MAX_CALLERS, MAX_MOVERS, OwnMove, REASON_CPUSET, REASON_KHUGEPAGED,
@@ -41,7 +41,10 @@ static CALLERS_MASK: Global<u32> = Global::new(MAX_CALLERS - 1);
 static MM_OWNER: Offset = Offset::new(0);
 #[unsafe(no_mangle)]
 static TASK_TGID: Offset = Offset::new(0);
-/// `MR_SYSCALL`, `MR_MEMPOLICY_MBIND` and `MR_NUMA_MISPLACED` of `enum migrate_reason`.
+/// `MR_COMPACTION`, `MR_SYSCALL`, `MR_MEMPOLICY_MBIND` and `MR_NUMA_MISPLACED` of
+/// `enum migrate_reason`.
+#[unsafe(no_mangle)]
+static REASON_COMPACTION: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static REASON_SYSCALL: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -140,10 +143,21 @@ pub(crate) fn reason_of(thread: u32, ctx: &impl EbpfContext) -> u32 {
     if ctx.command() == Ok(KHUGEPAGED) && kernel::is_kernel_thread() {
         return REASON_KHUGEPAGED;
     }
+    recent(thread).unwrap_or(REASON_OTHER)
+}
+
+#[inline(always)]
+fn recent(thread: u32) -> Option<u32> {
     match RECENT.get(place_of(thread)) {
-        Some(&Recent { of, reason }) if of == thread => reason,
-        _ => REASON_OTHER,
+        Some(&Recent { of, reason }) if of == thread => Some(reason),
+        _ => None,
     }
+}
+
+/// Whether a thread compacts memory, which it may have to within a call for something else.
+#[inline(always)]
+pub(crate) fn is_compacting(thread: u32) -> bool {
+    recent(thread) == Some(REASON_COMPACTION.load())
 }
 
 /// The calling thread works for this reason until it says otherwise.
@@ -167,6 +181,13 @@ pub(crate) fn process_of(task: *const u8) -> Option<u32> {
     kernel::field(task, &TASK_TGID)
 }
 
+/// The process of a `struct mm_struct`; a dying one has none.
+#[inline(always)]
+pub(crate) fn owner_of(mm: *const u8) -> Option<u32> {
+    let owner = kernel::field::<*const u8>(mm, &MM_OWNER).filter(|owner| !owner.is_null());
+    owner.and_then(process_of)
+}
+
 /// The reason that the kernel gives for system calls and cpusets.
 pub(crate) fn is_asked_for(reason: u32) -> bool {
     reason == REASON_SYSCALL.load()
@@ -181,9 +202,8 @@ pub(crate) fn own_move(thread: u32) -> Option<Slot<OwnMove>> {
 /// under `migrate_pages(2)` and cpuset writes, once per node pair. Checked on 6.1, 6.12, 7.3.
 #[fentry(function = "migrate_to_node")]
 fn migrate_to_node_enter(ctx: FEntryContext) -> i32 {
-    // A dying mm has no owner; then the caller is charged.
-    let owner = kernel::field::<*const u8>(ctx.arg(0), &MM_OWNER).filter(|owner| !owner.is_null());
-    if let Some(owner) = owner.and_then(process_of) {
+    // Where there is no owner the caller is charged.
+    if let Some(owner) = owner_of(ctx.arg(0)) {
         let by_cpuset = kernel::is_kernel_thread();
         begin(&ctx, owner, if by_cpuset { REASON_CPUSET } else { REASON_SYSCALL.load() });
     }
@@ -222,6 +242,20 @@ fn security_task_movememory(ctx: FEntryContext) -> i32 {
         // SAFETY: this thread's slot.
         unsafe { (*caller.0).target = tgid };
     }
+    0
+}
+
+/// `mm_compaction_begin(struct compact_control *cc, ...)` and `mm_compaction_end`: around all that
+/// is isolated, migrated and put back. Checked on 6.1, 6.12, 7.3.
+#[btf_tracepoint(function = "mm_compaction_begin")]
+fn mm_compaction_begin(_ctx: BtfTracePointContext) -> i32 {
+    remember(REASON_COMPACTION.load());
+    0
+}
+
+#[btf_tracepoint(function = "mm_compaction_end")]
+fn mm_compaction_end(_ctx: BtfTracePointContext) -> i32 {
+    remember(REASON_OTHER);
     0
 }
 

@@ -25,8 +25,8 @@ fn lru_cache_disable_enter(_ctx: FEntryContext) -> i32 {
 }
 
 #[fexit(function = "lru_cache_disable")]
-fn lru_cache_disable_leave(_ctx: FExitContext) -> i32 {
-    ended(Drain::CacheDisable)
+fn lru_cache_disable_leave(ctx: FExitContext) -> i32 {
+    ended(&ctx, Drain::CacheDisable)
 }
 
 /// `void lru_add_drain_all(void)`: compaction, memory hotplug, `drop_caches`, khugepaged, ksmd.
@@ -37,8 +37,8 @@ fn lru_add_drain_all_enter(_ctx: FEntryContext) -> i32 {
 }
 
 #[fexit(function = "lru_add_drain_all")]
-fn lru_add_drain_all_leave(_ctx: FExitContext) -> i32 {
-    ended(Drain::DrainAll)
+fn lru_add_drain_all_leave(ctx: FExitContext) -> i32 {
+    ended(&ctx, Drain::DrainAll)
 }
 
 fn began(kind: Drain) -> i32 {
@@ -46,10 +46,10 @@ fn began(kind: Drain) -> i32 {
     0
 }
 
-fn ended(kind: Drain) -> i32 {
+fn ended(ctx: &FExitContext, kind: Drain) -> i32 {
     let nanos = stamps::end(&DRAINING, kind as u32);
     if let Some(drains) = DRAINS.get_ptr_mut(kind as u32) {
-        durations::add(drains, nanos);
+        durations::add(ctx, drains, nanos);
     }
     0
 }

@@ -11,7 +11,7 @@ use migrate_common::{Counter, Durations, FAULT_KINDS, FaultKind};
 
 use crate::kernel::{self, Offset};
 use crate::stamps::{self, Stamps};
-use crate::{durations, tasks, waits};
+use crate::{charge, durations, tasks, waits};
 
 /// `enum vm_fault_reason`: the same bits on all kernels.
 const MAJOR: u32 = 0x4;
@@ -33,6 +33,10 @@ static FAULT_TIME: PerCpuArray<Durations> = PerCpuArray::with_max_entries(FAULT_
 static TASK_MIN_FLT: Offset = Offset::new(0);
 #[unsafe(no_mangle)]
 static TASK_MAJ_FLT: Offset = Offset::new(0);
+#[unsafe(no_mangle)]
+static FAULT_FLAGS: Offset = Offset::new(0);
+#[unsafe(no_mangle)]
+static VMA_MM: Offset = Offset::new(0);
 
 /// `vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long address,
 /// unsigned int flags, struct pt_regs *regs)`. Checked on 6.1, 6.12, 7.3. Attached, like its end,
@@ -62,7 +66,7 @@ fn handle_mm_fault_leave(ctx: FExitContext) -> i32 {
     // None: it began before we looked.
     if let (Some(nanos), Some(time)) = (stamps::end(&TIMED, 0), FAULT_TIME.get_ptr_mut(kind as u32))
     {
-        durations::add(time, Some(nanos));
+        durations::add(&ctx, time, Some(nanos));
     }
     0
 }
@@ -71,11 +75,36 @@ fn handle_mm_fault_leave(ctx: FExitContext) -> i32 {
 /// protected. Checked on 6.1, 6.12, 7.3.
 #[fexit(function = "do_wp_page")]
 fn do_wp_page(ctx: FExitContext) -> i32 {
+    wrote(&ctx)
+}
+
+/// `vm_fault_t do_huge_pmd_wp_page(struct vm_fault *vmf)`: the same for a huge page. Where it has to
+/// split the page (an error among ours), [`do_wp_page`] follows. Checked on 6.1, 6.12, 7.3.
+#[fexit(function = "do_huge_pmd_wp_page")]
+fn do_huge_pmd_wp_page(ctx: FExitContext) -> i32 {
+    wrote(&ctx)
+}
+
+fn wrote(ctx: &FExitContext) -> i32 {
     let result: u32 = ctx.arg(1);
-    if result & (RETRY | ERROR) == 0 {
-        tasks::add(&ctx, kernel::current().tgid, Counter::FaultsWriteProtect, 1);
+    if result & (RETRY | ERROR) == 0
+        && let Some(tgid) = whose(ctx.arg(0))
+    {
+        tasks::add(ctx, tgid, Counter::FaultsWriteProtect, 1);
     }
     0
+}
+
+/// The process that a `struct vm_fault` is of: another one than faults where a debugger, or
+/// `process_vm_writev`, reaches into its memory.
+fn whose(fault: *const u8) -> Option<u32> {
+    let flags = kernel::field::<u32>(fault, &FAULT_FLAGS)?;
+    if flags & REMOTE == 0 {
+        return Some(kernel::current().tgid);
+    }
+    // The mapping is the first field.
+    let mapping: *const u8 = kernel::read(fault.cast())?;
+    charge::owner_of(kernel::field(mapping, &VMA_MM)?)
 }
 
 /// `vm_fault_t do_swap_page(struct vm_fault *vmf)`: for pages in swap, and for those under
@@ -85,8 +114,11 @@ fn do_swap_page(ctx: FExitContext) -> i32 {
     let result: u32 = ctx.arg(1);
     // Asked in any case: what this fault waited for says nothing of the next one.
     let waited = waits::waited();
-    if result & (RETRY | ERROR) == 0 && !waited {
-        tasks::add(&ctx, kernel::current().tgid, Counter::FaultsSwapIn, 1);
+    if result & (RETRY | ERROR) == 0
+        && !waited
+        && let Some(tgid) = whose(ctx.arg(0))
+    {
+        tasks::add(&ctx, tgid, Counter::FaultsSwapIn, 1);
     }
     0
 }

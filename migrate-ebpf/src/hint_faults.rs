@@ -18,7 +18,7 @@ use crate::{charge, cpu_time, kernel, lost};
 static HINTS: HashMap<HintKey, Hints> = HashMap::with_max_entries(MAX_HINTS, 0);
 
 /// The fault that a thread is in, by its number as for CALLERS. Written and read here only; the
-/// later thread has the slot, and the huge page of the other counts as one page.
+/// later thread has the slot, and the huge page of the other counts as one page, the rest as lost.
 #[map]
 static MET: Array<Met> = Array::with_max_entries(MAX_CALLERS, 0);
 
@@ -65,12 +65,15 @@ fn task_numa_fault(ctx: FEntryContext) -> i32 {
     if more <= 0 {
         return 0;
     }
+    let more = u64::from(more.unsigned_abs());
     let thread = kernel::current().id;
     if let Some(met) = MET.get(charge::place_of(thread))
         && met.thread == u64::from(thread)
         && let Some(hints) = Slot::find(&HINTS, &met.key)
     {
-        hints.add(offset_of!(Hints, pages), u64::from(more.unsigned_abs()));
+        hints.add(offset_of!(Hints, pages), more);
+    } else {
+        lost::count(&ctx, Lost::Hints, more);
     }
     0
 }

@@ -53,12 +53,16 @@ fn folio_isolate_lru(ctx: FEntryContext) -> i32 {
 fn folio_putback_lru(ctx: FEntryContext) -> i32 {
     let node = kernel::node_of(kernel::folio_flags(&ctx));
     let thread = kernel::current();
-    if let Some(caller) = charge::held(thread.id) {
+    let compacts = charge::is_compacting(thread.id);
+    if !compacts && let Some(caller) = charge::held(thread.id) {
         caller.is_on(&ctx, node);
         caller.put_back();
         return 0;
     }
-    tasks::add(&ctx, thread.tgid, Counter::IsolationPutBack, 1);
+    // What compaction takes is anybody's.
+    if !compacts {
+        tasks::add(&ctx, thread.tgid, Counter::IsolationPutBack, 1);
+    }
     let isolated = Isolated { tried: 0, refused: 0, put_back: 1 };
     add(node, charge::reason_of(thread.id, &ctx), &isolated);
     0

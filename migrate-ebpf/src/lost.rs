@@ -1,4 +1,4 @@
-//! What could not be counted, by the map that was full.
+//! What could not be counted, mostly by the map that had no room.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
@@ -20,15 +20,19 @@ pub(crate) fn count(ctx: &impl EbpfContext, what: Lost, events: u64) {
     slot::add(lost, events);
     if before == 0 {
         match what {
-            Lost::Tasks => warn!(ctx, "map TASKS is full: new processes are not counted"),
-            Lost::CpuTime => warn!(ctx, "map CPU_TIME is full: CPU time is not counted"),
-            Lost::Hints => warn!(ctx, "map HINTS is full: hint faults are not counted"),
-            Lost::Migrations => warn!(ctx, "map MIGRATIONS is full: migrations are not counted"),
+            Lost::Tasks => warn!(ctx, "map TASKS has no room: new processes are charged nothing"),
+            Lost::CpuTime => warn!(ctx, "map CPU_TIME has no room: CPU time is not counted"),
+            Lost::Hints => warn!(ctx, "map HINTS has no room: hint faults are not counted"),
+            Lost::Migrations => {
+                warn!(ctx, "map MIGRATIONS has no room: migrations are charged to nobody")
+            }
             Lost::Crossings => {
-                warn!(ctx, "map CROSSINGS is full: moves of threads are not counted")
+                warn!(ctx, "map CROSSINGS has no room: moves of threads are not counted")
             }
             Lost::Callers => warn!(ctx, "too many migrations at once: some are charged to callers"),
-            Lost::Touched => warn!(ctx, "map TOUCHED is full: new processes' pages are not kept"),
+            Lost::Touched => warn!(ctx, "map TOUCHED has no room: new processes' pages are lost"),
+            Lost::Durations => warn!(ctx, "the beginning of a call was not seen, or forgotten"),
+            Lost::Scans => warn!(ctx, "too many compactions at once: some batches are lost"),
         }
     }
 }

@@ -94,8 +94,8 @@ fn ended(ctx: &impl EbpfContext, call: Call) -> i32 {
             (current.tgid, call.reason)
         }
     };
-    add_to_reason(&call, reason);
-    add_to_task(ctx, &call, tgid, reason);
+    add_to_reason(ctx, &call, reason);
+    add_to_task(ctx, &call, MigrationKey { tgid, reason, caller: current.tgid });
     if reason == REASON_OWN
         && let Some(own) = charge::own_move(current.id)
     {
@@ -106,7 +106,7 @@ fn ended(ctx: &impl EbpfContext, call: Call) -> i32 {
 }
 
 #[inline(always)]
-fn add_to_reason(call: &Call, reason: u32) {
+fn add_to_reason(ctx: &impl EbpfContext, call: &Call, reason: u32) {
     let Some(sums) = BY_REASON.get_ptr_mut(reason) else { return };
     let add = |field, value| slot::add(sums.wrapping_byte_add(field).cast(), value);
     add(offset_of!(Migrations, moved), call.moved);
@@ -117,12 +117,11 @@ fn add_to_reason(call: &Call, reason: u32) {
     let mode = (call.mode as usize).min(MODES - 1);
     add(offset_of!(Migrations, modes) + mode * size_of::<u64>(), 1);
     let durations = sums.wrapping_byte_add(offset_of!(Migrations, durations)).cast();
-    durations::add(durations, call.nanos);
+    durations::add(ctx, durations, call.nanos);
 }
 
 #[inline(always)]
-fn add_to_task(ctx: &impl EbpfContext, call: &Call, tgid: u32, reason: u32) {
-    let key = MigrationKey { tgid, reason };
+fn add_to_task(ctx: &impl EbpfContext, call: &Call, key: MigrationKey) {
     let nothing = MigrationTotals { calls: 0, moved: 0, failed: 0, nanos: 0 };
     let Some(totals) = Slot::find_or_make(&MIGRATIONS, &key, &nothing) else {
         return lost::count(ctx, Lost::Migrations, 1);

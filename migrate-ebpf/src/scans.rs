@@ -6,20 +6,26 @@ use core::mem::offset_of;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, map};
 use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
-use migrate_common::{SCAN_KINDS, STAMPS, Scan, Scanned};
+use migrate_common::{Lost, SCAN_KINDS, STAMPS, Scan, Scanned};
 
 use crate::kernel::{self, Offset};
-use crate::slot;
+use crate::{lost, slot};
 
 /// By node and kind: `node × SCAN_KINDS + kind`. Written here, read by the controller, who makes
 /// it as large as there are nodes; cannot be full.
 #[map]
 static SCANS: PerCpuArray<Scanned> = PerCpuArray::with_max_entries(SCAN_KINDS, 0);
 
-/// By the number of the thread, cut to the size: what it scans. Where two threads share a slot,
-/// the later one has it, and the batch of the other is not counted.
+/// The node of the batch that reclaim takes on each CPU, which it does with interrupts off: it
+/// holds the lock of the list. Written and read here only; cannot be full.
 #[map]
-static SCANNING: Array<Scanning> = Array::with_max_entries(STAMPS, 0);
+static RECLAIMING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// By the number of the thread, cut to the size: the batch that it compacts, which may sleep.
+/// Written and read here only. Where two threads share a slot, the later one has it, and the batch
+/// of the other counts as lost.
+#[map]
+static COMPACTING: Array<Compacting> = Array::with_max_entries(STAMPS, 0);
 
 #[unsafe(no_mangle)]
 static LRUVEC_PGDAT: Offset = Offset::new(0);
@@ -36,10 +42,10 @@ static ZONE_NODE: Offset = Offset::new(0);
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Scanning {
+struct Compacting {
     thread: u32,
     node: u32,
-    /// Of compaction: its counters before this batch.
+    /// Its counters before this batch.
     before: Scanned,
 }
 
@@ -68,10 +74,7 @@ fn isolate_folios_1(ctx: FEntryContext) -> i32 {
 /// above, and silent on 6.1 with the multi-generational LRU. Checked on 6.1, 6.12, 7.3.
 #[btf_tracepoint(function = "mm_vmscan_lru_isolate")]
 fn mm_vmscan_lru_isolate(ctx: BtfTracePointContext) -> i32 {
-    let Some(scanning) = scanning() else { return 0 };
-    // SAFETY: a slot of the map, all integers.
-    let Scanning { thread, node, .. } = unsafe { scanning.read() };
-    if thread == kernel::current().id {
+    if let Some(&node) = RECLAIMING.get(0) {
         add(node, Scan::Reclaim, Scanned { scanned: ctx.arg(3), taken: ctx.arg(5) });
     }
     0
@@ -82,27 +85,29 @@ fn mm_vmscan_lru_isolate(ctx: BtfTracePointContext) -> i32 {
 fn isolate_migratepages_block_enter(ctx: FEntryContext) -> i32 {
     let control: *const u8 = ctx.arg(0);
     let zone = kernel::field::<*const u8>(control, &CC_ZONE);
-    if let (Some(node), Some(scanning)) =
-        (zone.and_then(|zone| kernel::field::<u32>(zone, &ZONE_NODE)), scanning())
+    if let (Some(node), Some(compacting)) =
+        (zone.and_then(|zone| kernel::field::<u32>(zone, &ZONE_NODE)), compacting())
     {
         let thread = kernel::current().id;
         // SAFETY: a slot of the map.
-        unsafe { scanning.write(Scanning { thread, node, before: compacted(control) }) };
+        unsafe { compacting.write(Compacting { thread, node, before: compacted(control) }) };
     }
     0
 }
 
 #[fexit(function = "isolate_migratepages_block")]
 fn isolate_migratepages_block_leave(ctx: FExitContext) -> i32 {
-    let Some(scanning) = scanning() else { return 0 };
+    let Some(compacting) = compacting() else { return 0 };
     // SAFETY: a slot of the map, all integers.
-    let Scanning { thread, node, before } = unsafe { scanning.read() };
-    if thread == kernel::current().id {
-        let after = compacted(ctx.arg(0));
-        let scanned = after.scanned.saturating_sub(before.scanned);
-        let taken = after.taken.saturating_sub(before.taken);
-        add(node, Scan::Compaction, Scanned { scanned, taken });
+    let Compacting { thread, node, before } = unsafe { compacting.read() };
+    if thread != kernel::current().id {
+        lost::count(&ctx, Lost::Scans, 1);
+        return 0;
     }
+    let after = compacted(ctx.arg(0));
+    let scanned = after.scanned.saturating_sub(before.scanned);
+    let taken = after.taken.saturating_sub(before.taken);
+    add(node, Scan::Compaction, Scanned { scanned, taken });
     0
 }
 
@@ -115,19 +120,18 @@ fn compacted(control: *const u8) -> Scanned {
 
 fn reclaims(lruvec: *const u8) -> i32 {
     let pgdat = kernel::field::<*const u8>(lruvec, &LRUVEC_PGDAT);
-    if let (Some(node), Some(scanning)) =
-        (pgdat.and_then(|pgdat| kernel::field::<u32>(pgdat, &PGDAT_NODE)), scanning())
-    {
-        let before = Scanned { scanned: 0, taken: 0 };
-        let thread = kernel::current().id;
-        // SAFETY: a slot of the map.
-        unsafe { scanning.write(Scanning { thread, node, before }) };
+    if let (Some(node), Some(reclaiming)) = (
+        pgdat.and_then(|pgdat| kernel::field::<u32>(pgdat, &PGDAT_NODE)),
+        RECLAIMING.get_ptr_mut(0),
+    ) {
+        // SAFETY: this CPU's slot.
+        unsafe { reclaiming.write(node) };
     }
     0
 }
 
-fn scanning() -> Option<*mut Scanning> {
-    SCANNING.get_ptr_mut(kernel::current().id % STAMPS)
+fn compacting() -> Option<*mut Compacting> {
+    COMPACTING.get_ptr_mut(kernel::current().id % STAMPS)
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ impl<V: Copy> Slot<V> {
         map.get_ptr_mut(key).map(Self)
     }
 
-    /// Makes the slot where there is none yet; none where the map is full.
+    /// Makes the slot where there is none yet; none where the map has no room for it.
     pub(crate) fn find_or_make<K>(map: &HashMap<K, V>, key: &K, empty: &V) -> Option<Self> {
         if let Some(slot) = Self::find(map, key) {
             return Some(slot);

@@ -2,7 +2,7 @@
 //!
 //! A slot for each thread, found by its number: no look-up, and nothing that
 //! could be full. Where two threads fall on one slot at the same time, the
-//! later one has it and the other's call is one without a duration.
+//! later one has it, and the duration of the other's call is lost.
 
 use aya_ebpf::maps::Array;
 use migrate_common::STAMPS;

@@ -5,11 +5,11 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_task;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, map};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
-use migrate_common::Counter;
+use migrate_common::{Counter, Lost};
 
 use crate::kernel::{self, Offset};
 use crate::stamps::{self, Stamps};
-use crate::tasks;
+use crate::{lost, tasks};
 
 #[map]
 static WAITING: Stamps = stamps::stamps();
@@ -34,7 +34,7 @@ fn migration_entry_wait_enter(_ctx: FEntryContext) -> i32 {
 
 #[fexit(function = "migration_entry_wait")]
 fn migration_entry_wait_leave(ctx: FExitContext) -> i32 {
-    ended(&ctx);
+    ended(&ctx, WAIT, Counter::Waits, Counter::WaitNanos);
     stamps::begin(&WAITING, WAITED);
     0
 }
@@ -48,7 +48,7 @@ fn pmd_migration_entry_wait_enter(_ctx: FEntryContext) -> i32 {
 
 #[fexit(function = "pmd_migration_entry_wait")]
 fn pmd_migration_entry_wait_leave(ctx: FExitContext) -> i32 {
-    ended(&ctx);
+    ended(&ctx, WAIT, Counter::Waits, Counter::WaitNanos);
     0
 }
 
@@ -65,12 +65,8 @@ fn contention_begin(ctx: BtfTracePointContext) -> i32 {
 /// `contention_end(void *lock, int ret)`. Checked on 6.1, 6.12, 7.3.
 #[btf_tracepoint(function = "contention_end")]
 fn contention_end(ctx: BtfTracePointContext) -> i32 {
-    if is_own_mmap_lock(ctx.arg(0))
-        && let Some(nanos) = stamps::end(&WAITING, LOCK)
-    {
-        let tgid = kernel::current().tgid;
-        tasks::add(&ctx, tgid, Counter::LockWaits, 1);
-        tasks::add(&ctx, tgid, Counter::LockWaitNanos, nanos);
+    if is_own_mmap_lock(ctx.arg(0)) {
+        ended(&ctx, LOCK, Counter::LockWaits, Counter::LockWaitNanos);
     }
     0
 }
@@ -92,9 +88,11 @@ fn began() -> i32 {
     0
 }
 
-fn ended(ctx: &impl EbpfContext) {
-    let Some(nanos) = stamps::end(&WAITING, WAIT) else { return };
+fn ended(ctx: &impl EbpfContext, what: u32, waits: Counter, sum: Counter) {
     let tgid = kernel::current().tgid;
-    tasks::add(ctx, tgid, Counter::Waits, 1);
-    tasks::add(ctx, tgid, Counter::WaitNanos, nanos);
+    tasks::add(ctx, tgid, waits, 1);
+    match stamps::end(&WAITING, what) {
+        Some(nanos) => tasks::add(ctx, tgid, sum, nanos),
+        None => lost::count(ctx, Lost::Durations, 1),
+    }
 }

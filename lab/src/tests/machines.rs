@@ -1,8 +1,9 @@
 //! Does the controller behave on machines that are not two equal nodes?
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use migrate_ctl::model::Verdict;
 
 use crate::controller::{Controller, get};
@@ -18,6 +19,7 @@ const PAGES: u64 = 32 * 256;
 pub(crate) const TESTS: &[Test] = &[
     test(&[Machine::One], "on_one_node_it_is_ready_and_has_nothing_to_do", one),
     test(&[Machine::One], "signals_that_cannot_be_on_one_node_are_named", not_applicable),
+    test(&[Machine::One, Machine::Four], "cpus_that_come_online_are_named", comes_online),
     test(&[Machine::Four], "on_four_nodes_memory_goes_to_the_right_one", |lab| follows(lab, 0, 3)),
     test(&[Machine::Cpuless], "memory_leaves_a_node_without_cpus", |lab| follows(lab, 2, 0)),
     test(&[Machine::Memoryless], "nothing_goes_to_a_node_without_memory", stays_off_memoryless),
@@ -66,6 +68,20 @@ fn one(_lab: &Lab) -> Result<()> {
     claim(home >= PAGES, || format!("{home} pages are on the only node"))
 }
 
+/// The probes have no clock on a CPU that was not there when they were loaded.
+fn comes_online(_lab: &Lab) -> Result<()> {
+    const SWITCH: &str = "/sys/devices/system/cpu/cpu1/online";
+    let set = |state| fs::write(SWITCH, state).with_context(|| format!("write {SWITCH}"));
+    set("0")?;
+    let _controller = Controller::start("--mode observe")?;
+    let missed = || metric("migrate_cpus_missed");
+    let before = missed()?;
+    set("1")?;
+    claim(before == 0.0, || format!("{before} CPUs are said to be missed"))?;
+    let after = until(PATIENCE, missed, |missed| *missed > 0.0)?;
+    claim(after == 1.0, || format!("{after} CPUs are said to be missed of the one"))
+}
+
 fn stays_off_memoryless(_lab: &Lab) -> Result<()> {
     let worker = stranded("strand --from 0 --to 1 --mib 32")?;
     let mut controller =
@@ -87,7 +103,13 @@ fn stays_off_memoryless(_lab: &Lab) -> Result<()> {
 
 /// Decisions about all processes, as /metrics has them.
 fn decisions_counted() -> Result<f64> {
+    metric("migrate_decisions_total")
+}
+
+/// The sum of its series.
+fn metric(name: &str) -> Result<f64> {
     let (_, text) = get("/metrics")?;
-    let lines = text.lines().filter(|line| line.starts_with("migrate_decisions_total{"));
+    let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let lines = text.lines().filter(of);
     Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
 }

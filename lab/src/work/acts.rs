@@ -98,6 +98,16 @@ pub(super) fn rewrite(node: u16, pages: usize) -> Result<()> {
     })
 }
 
+pub(super) fn rewrite_huge(node: u16, pages: usize) -> Result<()> {
+    nodes::run_on(None, node)?;
+    let mut memory = Memory::map_huge(512 * pages).context("map")?;
+    std::hint::black_box(memory.read_all());
+    at_each_line(|| {
+        memory.touch_all();
+        Ok(pages)
+    })
+}
+
 pub(super) fn swap(node: u16, pages: usize) -> Result<()> {
     let memory = placed(node, pages)?;
     at_each_line(|| {

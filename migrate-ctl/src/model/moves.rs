@@ -31,6 +31,9 @@ pub struct Outcome {
     /// One for each source node, in the order of the calls.
     pub legs: Vec<Leg>,
     pub left: Vec<(Why, Pages)>,
+    /// Share of the folios that were taken off their LRU list which had to be put back; none where
+    /// nobody counted, or none was taken.
+    pub unmovable: Option<f32>,
     pub end: End,
     /// The whole move, wall time.
     pub duration: Nanos,

@@ -113,6 +113,9 @@ impl Proc {
             faults: Faults::default(),
             grown: 0,
             accesses: Accesses::default(),
+            hints: vec![],
+            migrated: vec![],
+            unmovable: None,
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
         }
@@ -122,7 +125,7 @@ impl Proc {
 pub(crate) fn outcome(order: &Order, end: End, moved: Pages) -> Outcome {
     let legs = vec![Leg { from: Node(0), moved, failed: 0, duration: 1 }];
     let Order { seq, target, to, pages: asked, .. } = *order;
-    Outcome { seq, target, to, asked, legs, left: vec![], end, duration: 1 }
+    Outcome { seq, target, to, asked, legs, left: vec![], unmovable: None, end, duration: 1 }
 }
 
 pub(crate) fn order(decisions: &[Decision]) -> Option<&Order> {

@@ -50,6 +50,7 @@ impl Hook {
     pub(super) fn ended_by(&self, hooks: &[Self]) -> Option<usize> {
         let (kind, function) = match (self.kind, self.function) {
             (Kind::TracePoint, "mm_migrate_pages_start") => (Kind::TracePoint, "mm_migrate_pages"),
+            (Kind::TracePoint, "mm_compaction_begin") => (Kind::TracePoint, "mm_compaction_end"),
             (Kind::TracePoint, "contention_begin") => (Kind::TracePoint, "contention_end"),
             (Kind::FEntry, function) => (Kind::FExit, function),
             (Kind::TracePoint | Kind::FExit | Kind::CpuClock, _) => return None,
@@ -60,7 +61,7 @@ impl Hook {
 
 /// Offsets and numbers of the running kernel, by the name of the global that takes them. 0: this
 /// kernel has none; the programs that cannot do without one are not chosen then.
-pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 22] {
+pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 25] {
     let offset = |structure, field| btf.offset(structure, field).unwrap_or(0);
     let reason = |name| btf.value("migrate_reason", name).unwrap_or(REASON_OTHER);
     [
@@ -83,6 +84,9 @@ pub(super) fn globals(btf: &Btf) -> [(&'static str, u32); 22] {
         ("CC_TAKEN", offset("compact_control", "nr_migratepages")),
         ("ZONE_NODE", offset("zone", "node")),
         ("LRU_FLAG", lru_flag(btf).unwrap_or(0)),
+        ("FAULT_FLAGS", offset("vm_fault", "flags")),
+        ("VMA_MM", offset("vm_area_struct", "vm_mm")),
+        ("REASON_COMPACTION", reason("MR_COMPACTION")),
         ("REASON_SYSCALL", reason("MR_SYSCALL")),
         ("REASON_MBIND", reason("MR_MEMPOLICY_MBIND")),
         ("REASON_HINT", reason("MR_NUMA_MISPLACED")),
@@ -114,6 +118,8 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
     vec![
         function("isolation", FEntry, "folio_isolate_lru", folio_isolate_lru),
         function("isolation", FEntry, "folio_putback_lru", folio_putback_lru),
+        tracepoint("isolation", "mm_compaction_begin", |_, _| Ok("mm_compaction_begin")),
+        tracepoint("isolation", "mm_compaction_end", |_, _| Ok("mm_compaction_end")),
         tracepoint("faults", "sched_process_exit", sched_process_exit_faults),
         function("faults", FEntry, EVERY_FAULT, |_, prototype| {
             handle_mm_fault(prototype, "handle_mm_fault_enter")
@@ -121,9 +127,14 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         function("faults", FExit, EVERY_FAULT, |_, prototype| {
             handle_mm_fault(prototype, "handle_mm_fault_leave")
         }),
-        function("faults", FExit, "do_wp_page", |_, prototype| of_fault("do_wp_page", prototype)),
-        function("faults", FExit, "do_swap_page", |_, prototype| {
-            of_fault("do_swap_page", prototype)
+        function("faults", FExit, "do_wp_page", |btf, prototype| {
+            of_fault(btf, "do_wp_page", prototype)
+        }),
+        function("faults", FExit, "do_huge_pmd_wp_page", |btf, prototype| {
+            of_fault(btf, "do_huge_pmd_wp_page", prototype)
+        }),
+        function("faults", FExit, "do_swap_page", |btf, prototype| {
+            of_fault(btf, "do_swap_page", prototype)
         }),
         tracepoint("touched", "page_fault_user", page_fault_user),
         function("hint_faults", FEntry, "mpol_misplaced", mpol_misplaced),
@@ -215,7 +226,8 @@ fn handle_mm_fault(prototype: Prototype, program: &'static str) -> Fit {
 }
 
 /// The result of a part of the fault stands behind its only argument.
-fn of_fault(function: &'static str, prototype: Prototype) -> Fit {
+fn of_fault(btf: &Btf, function: &'static str, prototype: Prototype) -> Fit {
+    needs(btf, &[("vm_fault", "flags"), ("vm_area_struct", "vm_mm"), ("mm_struct", "owner")])?;
     match prototype {
         Prototype { returns: Returns::Integer, arguments: 1 } => Ok(function),
         other => Err(unknown(function, other)),

@@ -1,6 +1,6 @@
 //! The probes' maps, by what they mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
@@ -21,6 +21,8 @@ use crate::topology::Topology;
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub tasks: BTreeMap<u32, TaskCounters>,
+    /// Of all processes for which `tasks` has no room.
+    pub unplaced: TaskCounters,
     /// CPU time in ns.
     pub cpu: BTreeMap<CpuKey, u64>,
     pub hints: BTreeMap<HintKey, Hints>,
@@ -41,8 +43,30 @@ pub struct Counts {
     pub lost: [u64; LOST_SLOTS as usize],
 }
 
+impl Counts {
+    /// Every process that has a slot somewhere.
+    pub fn processes(&self) -> BTreeSet<u32> {
+        (self.tasks.keys().copied())
+            .chain(self.cpu.keys().map(|key| key.tgid))
+            .chain(self.hints.keys().map(|key| key.tgid))
+            .chain(self.migrations.keys().map(|key| key.tgid))
+            .chain(self.crossings.keys().map(|key| key.tgid))
+            .collect()
+    }
+
+    /// Leaves these processes out.
+    pub fn forget(&mut self, whose: &BTreeSet<u32>) {
+        self.tasks.retain(|tgid, _| !whose.contains(tgid));
+        self.cpu.retain(|key, _| !whose.contains(&key.tgid));
+        self.hints.retain(|key, _| !whose.contains(&key.tgid));
+        self.migrations.retain(|key, _| !whose.contains(&key.tgid));
+        self.crossings.retain(|key, _| !whose.contains(&key.tgid));
+    }
+}
+
 pub(super) struct Maps {
     tasks: HashMap<MapData, u32, TaskCounters>,
+    unplaced: Array<MapData, u64>,
     cpu: HashMap<MapData, CpuKey, u64>,
     since: PerCpuArray<MapData, Since>,
     /// By number of the CPU.
@@ -63,6 +87,7 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf, topology: &Topology) -> Result<Self, ProbesError> {
         Ok(Self {
             tasks: take(ebpf, "TASKS")?,
+            unplaced: take(ebpf, "UNPLACED")?,
             cpu: take(ebpf, "CPU_TIME")?,
             since: take(ebpf, "SINCE")?,
             nodes: nodes_of_cpus(topology),
@@ -97,27 +122,24 @@ impl Maps {
                 *counts.cpu.entry(CpuKey { tgid, node }).or_default() += ran;
             }
         }
+        for (slot, count) in (0..).zip(&mut counts.unplaced.0) {
+            *count = self.unplaced.get(&slot, 0).map_err(at("UNPLACED"))?;
+        }
         for (name, reason) in reasons {
-            let mut all = Migrations::default();
-            for cpu in self.by_reason.get(reason, 0).map_err(at("BY_REASON"))?.iter() {
-                all.add(cpu);
-            }
+            let all = sum(&self.by_reason, *reason, Migrations::add).map_err(at("BY_REASON"))?;
             counts.reasons.push((name.clone(), all));
         }
         for (slot, time) in (0..).zip(&mut counts.fault_time) {
-            *time = sum(&self.fault_time, slot).map_err(at("FAULT_TIME"))?;
+            *time = sum(&self.fault_time, slot, Durations::add).map_err(at("FAULT_TIME"))?;
         }
         for (slot, drains) in (0..).zip(&mut counts.drains) {
-            *drains = sum(&self.drains, slot).map_err(at("DRAINS"))?;
+            *drains = sum(&self.drains, slot, Durations::add).map_err(at("DRAINS"))?;
         }
         for node in 0..self.isolated.len() / ALL_REASONS {
             let id = NodeId(u16::try_from(node).unwrap_or(u16::MAX));
             for (name, reason) in reasons {
                 let slot = node * ALL_REASONS + reason;
-                let mut all = Isolated::default();
-                for cpu in self.isolated.get(&slot, 0).map_err(at("ISOLATED"))?.iter() {
-                    all.add(cpu);
-                }
+                let all = sum(&self.isolated, slot, Isolated::add).map_err(at("ISOLATED"))?;
                 if all != Isolated::default() {
                     counts.isolated.insert((id, name.clone()), all);
                 }
@@ -126,9 +148,7 @@ impl Maps {
         for node in 0..self.scans.len() / SCAN_KINDS {
             let mut kinds = [Scanned::default(); SCAN_KINDS as usize];
             for (slot, all) in (node * SCAN_KINDS..).zip(&mut kinds) {
-                for cpu in self.scans.get(&slot, 0).map_err(at("SCANS"))?.iter() {
-                    all.add(cpu);
-                }
+                *all = sum(&self.scans, slot, Scanned::add).map_err(at("SCANS"))?;
             }
             counts.scans.push((NodeId(u16::try_from(node).unwrap_or(u16::MAX)), kinds));
         }
@@ -152,29 +172,24 @@ impl Maps {
         }
     }
 
-    /// Frees the slots of a process that `seen` knows.
-    pub(super) fn forget(&mut self, tgid: u32, seen: &Counts) {
+    /// Frees the slots of processes that `seen` knows.
+    pub(super) fn forget(&mut self, whose: &BTreeSet<u32>, seen: &Counts) {
+        remove(&mut self.tasks, seen.tasks.keys(), |tgid| whose.contains(tgid));
+        remove(&mut self.cpu, seen.cpu.keys(), |key| whose.contains(&key.tgid));
+        remove(&mut self.hints, seen.hints.keys(), |key| whose.contains(&key.tgid));
+        remove(&mut self.migrations, seen.migrations.keys(), |key| whose.contains(&key.tgid));
+        remove(&mut self.crossings, seen.crossings.keys(), |key| whose.contains(&key.tgid));
+    }
+}
+
+fn remove<'a, K: Pod + 'a, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    keys: impl Iterator<Item = &'a K>,
+    which: impl Fn(&K) -> bool,
+) {
+    for key in keys.filter(|key| which(key)) {
         // An entry that is gone already is just what we want.
-        let _ = self.tasks.remove(&tgid);
-        let (first, last) = (CpuKey { tgid, node: 0 }, CpuKey { tgid, node: u32::MAX });
-        for (key, _) in seen.cpu.range(first..=last) {
-            let _ = self.cpu.remove(key);
-        }
-        let first = HintKey { tgid, cpu_node: 0, memory_node: 0 };
-        let last = HintKey { tgid, cpu_node: u16::MAX, memory_node: u16::MAX };
-        for (key, _) in seen.hints.range(first..=last) {
-            let _ = self.hints.remove(key);
-        }
-        let first = CrossKey { tgid, from: 0, to: 0 };
-        let last = CrossKey { tgid, from: u16::MAX, to: u16::MAX };
-        for (key, _) in seen.crossings.range(first..=last) {
-            let _ = self.crossings.remove(key);
-        }
-        let first = MigrationKey { tgid, reason: 0 };
-        let last = MigrationKey { tgid, reason: u32::MAX };
-        for (key, _) in seen.migrations.range(first..=last) {
-            let _ = self.migrations.remove(key);
-        }
+        let _ = map.remove(key);
     }
 }
 
@@ -285,11 +300,13 @@ fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<BTreeMa
 }
 
 /// Of all CPUs.
-fn sum(map: &PerCpuArray<MapData, Durations>, slot: u32) -> Result<Durations, MapError> {
-    let mut all = Durations::default();
-    for cpu in map.get(&slot, 0)?.iter() {
-        all.add(cpu);
-    }
+fn sum<V: Pod + Default>(
+    map: &PerCpuArray<MapData, V>,
+    slot: u32,
+    add: fn(&mut V, &V),
+) -> Result<V, MapError> {
+    let mut all = V::default();
+    map.get(&slot, 0)?.iter().for_each(|cpu| add(&mut all, cpu));
     Ok(all)
 }
 

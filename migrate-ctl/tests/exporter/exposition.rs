@@ -69,7 +69,7 @@ fn a_quiet_machine_starts_every_known_series_at_zero() {
         r#"migrate_move_pages_total{from_node="0",to_node="1"} 0"#,
         r#"migrate_hint_faults_total{cpu_node="1",memory_node="0"} 0"#,
         r#"migrate_hint_fault_pages_total{cpu_node="1",memory_node="0"} 0"#,
-        r#"migrate_events_lost_total{map="hints"} 0"#,
+        r#"migrate_events_lost_total{event="hints"} 0"#,
         r#"migrate_cpu_seconds_total{node="1"} 0"#,
         "migrate_moves_total 0",
     ] {

@@ -141,16 +141,25 @@ pub(super) static METRICS: &[Metric] = &[
         name: "migrate_events_lost_total",
         kind: Kind::Counter,
         unit: "events",
-        help: "Events that could not be counted because a map, or the ring of the PMU's samples, was full, by map.",
-        labels: &["map"],
-        empty_when: Some("every map had room"),
+        help: "What could not be counted, or not be charged, as a map, a slot or the ring of the PMU's samples had no room: by what was lost.",
+        labels: &["event"],
+        empty_when: Some("there was room for everything"),
         read: |s, rows| {
-            for (map, name) in MAPS {
-                // The slots are few and each map's number is one of them.
-                rows.add([name], s.totals.lost[map as usize] as f64);
+            for (event, name) in LOST {
+                // The slots are few and each event's number is one of them.
+                rows.add([name], s.totals.lost[event as usize] as f64);
             }
             rows.add(["access_samples"], s.totals.lost_accesses as f64);
         },
+    },
+    Metric {
+        name: "migrate_cpus_missed",
+        kind: Kind::Gauge,
+        unit: "CPUs",
+        help: "CPUs that came online since the start: what runs there is not counted until the controller is started anew.",
+        labels: &[],
+        empty_when: Some("no CPU came online since the start"),
+        read: |s, rows| rows.add([], s.totals.cpus_missed as f64),
     },
     Metric {
         name: "migrate_ticks_total",
@@ -261,8 +270,8 @@ pub(super) static METRICS: &[Metric] = &[
 /// `enum migrate_mode`; the last is until 6.1 only.
 const MODES: [&str; migrate_common::MODES] = ["async", "sync_light", "sync", "sync_no_copy"];
 
-/// The probes' maps as the label calls them.
-const MAPS: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [
+/// As the label calls them.
+const LOST: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [
     (Lost::Tasks, "tasks"),
     (Lost::CpuTime, "cpu_time"),
     (Lost::Hints, "hints"),
@@ -270,4 +279,6 @@ const MAPS: [(Lost, &str); migrate_common::LOST_SLOTS as usize] = [
     (Lost::Callers, "callers"),
     (Lost::Crossings, "crossings"),
     (Lost::Touched, "touched"),
+    (Lost::Durations, "durations"),
+    (Lost::Scans, "scans"),
 ];

@@ -30,6 +30,7 @@ fn a_beginning_knows_its_end() {
         .filter_map(|hook| Some((hook.name(), hooks[hook.ended_by(&hooks)?].name())))
         .collect();
     let expected = [
+        ("tp_btf mm_compaction_begin", "tp_btf mm_compaction_end"),
         ("fentry handle_mm_fault", "fexit handle_mm_fault"),
         ("tp_btf mm_migrate_pages_start", "tp_btf mm_migrate_pages"),
         ("fentry migrate_to_node", "fexit migrate_to_node"),

@@ -111,7 +111,8 @@ fn totals(ticks: u64) -> Totals {
             })
         }),
         cpu: NodeVec::from_fn(2, |node| ticks * (1 + u64::from(node.0)) * 300_000_000),
-        lost: [ticks, 0, 0, 1, 2, 0, 0],
+        cpus_missed: 1,
+        lost: [ticks, 0, 0, 1, 2, 0, 0, 0, 0],
         crossings: NodeVec::filled(2, NodeVec::filled(2, 7 * ticks)),
         placement_entries: 3000 * ticks,
         placement_seconds: 0.002 * ticks as f64,
