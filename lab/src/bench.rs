@@ -1,39 +1,44 @@
 //! What do the probes cost, in instructions an operation?
 //!
 //! For a guest whose clock counts instructions, one a nanosecond, on one
-//! processor. Says one line of JSON for each set of probes; the numbers are
-//! the least of several rounds, since an interrupt only adds.
+//! processor. Says one line of JSON for each set of probes: first none and
+//! all, then sets of which each has one program more than the one before. So
+//! what the programs add one by one is what all of them cost together.
 
-use std::io::{BufRead, BufReader, Read, Write, pipe};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use migrate_ctl::probes::{Probes, SIGNALS};
-use migrate_ctl::sys::boottime;
+use anyhow::{Context, Result, bail, ensure};
+use migrate_ctl::model::NodeId;
+use migrate_ctl::mover::MoveCounter;
+use migrate_ctl::probes::{OwnMoves, Probes, SIGNALS};
+use migrate_ctl::snapshot::{HookState, HookVerdict};
+use migrate_ctl::sys::{boottime, drop_sys_nice, migrate_pages, thread_id};
 use migrate_ctl::topology::Topology;
 use serde::Serialize;
 
-use crate::sys::Memory;
-use crate::{nodes, test};
+use crate::test;
+use crate::work::costs::{Costs, least};
+use crate::worker::Worker;
+use crate::{nodes, witness};
 
-/// Each operation is repeated so often in a round.
-const OPERATIONS: u64 = 2048;
-const ROUNDS: usize = 7;
 const SETTLE: Duration = Duration::from_secs(60);
+const NOBODY: &str = "none";
 
 /// Instructions an operation.
 #[derive(Serialize)]
-struct Line {
+struct Line<'a> {
     /// Which probes were attached.
-    probes: String,
-    fault: u64,
-    migrated_page: u64,
-    /// To another thread and back.
-    context_switches: u64,
-    system_call: u64,
+    probes: &'a str,
+    /// Of a single program: the line with all that were attached before it.
+    beyond: Option<&'a str>,
+    #[serde(flatten)]
+    costs: Costs,
+    /// By `migrate_pages(2)`, as the controller's mover calls it.
+    own_moved_page: u64,
 }
 
 /// One-liners that count what a signal of ours counts, and nothing else of it.
@@ -60,26 +65,109 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // The kernel still works on its own start for a while.
     thread::sleep(SETTLE);
     nodes::run_on(None, 0)?;
-    say("none")?;
-    let mut attached = load(&[])?;
-    say("default")?;
-    attached.time_faults();
-    say("everything")?;
-    drop(attached);
-    for signal in SIGNALS {
-        let off: Vec<&str> = SIGNALS.into_iter().filter(|other| *other != signal).collect();
-        let attached = load(&off)?;
-        say(signal)?;
-        drop(attached);
-    }
+    let mut bench = Bench::start()?;
+    bench.say(NOBODY, None, None)?;
+    let mut all = load(&[])?;
+    let mut own = all.own_moves();
+    bench.say("default", None, own.as_mut())?;
+    all.time_faults();
+    bench.say("everything", None, own.as_mut())?;
+    let hooks = all.verdicts().to_vec();
+    drop((own, all));
     if args.bpftrace {
         for (signal, program) in ONE_LINERS {
             let mut tracer = Tracer::start(program).with_context(|| program.to_owned())?;
-            say(&format!("bpftrace: {signal}"))?;
+            bench.say(&format!("bpftrace: {signal}"), None, None)?;
             tracer.stop()?;
         }
     }
+    one_by_one(&mut bench, &hooks)
+}
+
+/// From the last to the first: so an end is there before its beginning, which would be let go
+/// without, and the brackets of moves before isolation, which is dearer without.
+fn one_by_one(bench: &mut Bench, hooks: &[HookVerdict]) -> Result<()> {
+    let mut beyond = NOBODY.to_owned();
+    for (index, hook) in hooks.iter().enumerate().rev() {
+        if hook.state != HookState::Attached {
+            continue;
+        }
+        let (off, on) = hooks.split_at(index);
+        // A signal that only lacks its hook would take another.
+        let signals = SIGNALS.into_iter().filter(|name| on.iter().all(|hook| hook.signal != *name));
+        let off: Vec<&str> = off.iter().map(|hook| hook.hook.as_str()).chain(signals).collect();
+        let mut attached = load(&off)?;
+        let mut own = attached.own_moves();
+        let name = format!("{}: {}", hook.signal, hook.hook);
+        bench.say(&name, Some(&beyond), own.as_mut())?;
+        beyond = name;
+    }
     Ok(())
+}
+
+/// Who does what is measured.
+struct Bench {
+    operations: Worker,
+    /// Its memory is moved.
+    target: Worker,
+}
+
+impl Bench {
+    fn start() -> Result<Self> {
+        let mut operations = Worker::start("costs")?;
+        // Its first time leaves mappings behind, which every later look-up of an address meets.
+        operations.go()?;
+        operations.done::<Costs>()?;
+        Ok(Self { operations, target: Worker::start("fill --node 0 --mib 4")? })
+    }
+
+    /// With whatever is attached now.
+    fn say(
+        &mut self,
+        probes: &str,
+        beyond: Option<&str>,
+        mut own: Option<&mut OwnMoves>,
+    ) -> Result<()> {
+        self.operations.go()?;
+        let costs = self.operations.done()?;
+        let target = self.target.pid();
+        let own_moved_page = thread::scope(|scope| {
+            let mover = scope.spawn(|| {
+                drop_sys_nice().context("drop CAP_SYS_NICE")?;
+                least(|| own_moves(target, own.as_deref_mut()))
+            });
+            mover.join().map_err(|_panic| anyhow::anyhow!("the mover has panicked"))?
+        })?;
+        let line = Line { probes, beyond, costs, own_moved_page };
+        test::say(&format!("BENCH {}", serde_json::to_string(&line)?));
+        Ok(())
+    }
+}
+
+/// There and back, by the calling thread; instructions a page.
+fn own_moves(target: u32, mut counter: Option<&mut OwnMoves>) -> Result<u64> {
+    let moved = witness::vmstat("pgmigrate_success")?;
+    let mut passed = 0;
+    for (from, to) in [(NodeId(0), NodeId(1)), (NodeId(1), NodeId(0))] {
+        if let Some(counter) = &mut counter {
+            counter.begin(thread_id(), target);
+        }
+        let began = boottime();
+        let result = migrate_pages(target, &[from], to);
+        passed += boottime() - began;
+        if let Some(counter) = &mut counter {
+            counter.end(thread_id());
+        }
+        result.context("migrate_pages")?;
+    }
+    let moved = witness::vmstat("pgmigrate_success")? - moved;
+    ensure!(moved >= 2048, "{moved} pages have moved");
+    Ok(passed / moved)
+}
+
+fn load(off: &[&str]) -> Result<Probes> {
+    let topology = Topology::read(Path::new("/")).context("read the topology")?;
+    Probes::load(off, &topology).context("load the probes")
 }
 
 /// bpftrace with its programs attached.
@@ -112,71 +200,4 @@ impl Tracer {
         self.child.wait().context("wait for bpftrace")?;
         Ok(())
     }
-}
-
-/// With whatever is attached now.
-fn say(name: &str) -> Result<()> {
-    let line = Line {
-        probes: name.to_owned(),
-        fault: least(faults)?,
-        migrated_page: least(migrated_pages)?,
-        context_switches: least(context_switches)?,
-        system_call: least(system_calls)?,
-    };
-    test::say(&format!("BENCH {}", serde_json::to_string(&line)?));
-    Ok(())
-}
-
-fn load(off: &[&str]) -> Result<Probes> {
-    let topology = Topology::read(Path::new("/")).context("read the topology")?;
-    Probes::load(off, &topology).context("load the probes")
-}
-
-fn least(round: fn() -> Result<u64>) -> Result<u64> {
-    let rounds = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<u64>>>()?;
-    Ok(rounds.into_iter().min().unwrap_or(0) / OPERATIONS)
-}
-
-fn faults() -> Result<u64> {
-    let mut memory = Memory::map(usize::try_from(OPERATIONS)?).context("map")?;
-    let began = boottime();
-    memory.touch_all();
-    Ok(boottime() - began)
-}
-
-/// There and back, so that each round finds the pages where the one before did.
-fn migrated_pages() -> Result<u64> {
-    let mut memory = Memory::map(usize::try_from(OPERATIONS / 2)?).context("map")?;
-    memory.touch_all();
-    let began = boottime();
-    memory.move_to(1).context("move_pages")?;
-    memory.move_to(0).context("move_pages")?;
-    Ok(boottime() - began)
-}
-
-fn context_switches() -> Result<u64> {
-    let (mut here, mut to_there) = pipe().context("make a pipe")?;
-    let (mut there, mut to_here) = pipe().context("make a pipe")?;
-    let echo = thread::spawn(move || {
-        let mut byte = [0];
-        while here.read_exact(&mut byte).is_ok() && to_here.write_all(&byte).is_ok() {}
-    });
-    let mut turn = || to_there.write_all(&[1]).and_then(|()| there.read_exact(&mut [0]));
-    turn().context("wake the other thread")?;
-    let began = boottime();
-    for _ in 0..OPERATIONS {
-        turn().context("switch")?;
-    }
-    let passed = boottime() - began;
-    drop(to_there);
-    echo.join().map_err(|_panic| anyhow::anyhow!("the other thread has panicked"))?;
-    Ok(passed)
-}
-
-fn system_calls() -> Result<u64> {
-    let began = boottime();
-    for _ in 0..OPERATIONS {
-        std::hint::black_box(rustix::process::getppid());
-    }
-    Ok(boottime() - began)
 }

@@ -10,6 +10,7 @@ mod work;
 mod worker;
 mod ksm;
 mod swap;
+mod balancing;
 mod controller;
 mod far;
 

@@ -295,6 +295,14 @@ pub(crate) fn migrate_all(pid: u32, from: u16, to: u16) -> io::Result<u64> {
     u64::try_from(left).map_err(|_negative| io::Error::last_os_error())
 }
 
+/// From here on the calling thread, and those that it starts, take no CPU from whom they are woken
+/// by.
+pub(crate) fn never_preempt() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `priority` outlives the call, which only reads it; 0 is the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) }.into())
+}
+
 /// CPU time of the calling thread.
 pub(crate) fn thread_cpu_time() -> std::time::Duration {
     let mut raw = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::sys::{self, Usage};
 
 mod acts;
+pub(crate) mod costs;
 
 #[derive(Subcommand)]
 pub(crate) enum Work {
@@ -206,6 +207,8 @@ pub(crate) enum Work {
     },
     /// Holds its mmap_lock nearly all the time, from the first line on
     Hold,
+    /// Counts the instructions of some operations, at each line
+    Costs,
     /// Holds memory of one node
     Fill {
         #[arg(long)]
@@ -279,6 +282,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Zeros { node, pages } => acts::zeros(node, pages),
         Work::Classes { pages } => acts::classes(pages),
         Work::Hold => acts::hold(),
+        Work::Costs => costs::measure(),
         Work::Fill { node, mib } => acts::fill(node, mib),
     }
 }

@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::sys::Usage;
 
@@ -65,7 +66,7 @@ impl Worker {
     }
 
     /// Waits until it has acted.
-    pub(crate) fn done(&mut self) -> Result<Did> {
+    pub(crate) fn done<T: DeserializeOwned>(&mut self) -> Result<T> {
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("the workload said {line:?}"))
     }

@@ -10,10 +10,10 @@ use migrate_ctl::model::each_node;
 use migrate_ctl::probes::{Counts, Probes};
 use migrate_ctl::topology::Topology;
 
-use crate::sys;
 use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted, say};
 use crate::witness::{pages_on, vmstat};
 use crate::worker::{Did, Worker};
+use crate::{balancing, sys};
 
 /// Pages of the workloads whose counts are known.
 pub(super) const PAGES: u64 = 2048;
@@ -80,17 +80,7 @@ fn waits(lab: &Lab) -> Result<()> {
 fn hint_faults(lab: &Lab) -> Result<()> {
     let mut probes = lab.probes()?;
     let mut worker = Worker::start("scan --memory 0 --cpu 1 --pages 4096")?;
-    balancing(|| hints(&mut probes, &mut worker))
-}
-
-/// Acts while the kernel balances NUMA nodes.
-pub(super) fn balancing<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
-    const SWITCH: &str = "/proc/sys/kernel/numa_balancing";
-    let before = std::fs::read(SWITCH).with_context(|| format!("read {SWITCH}"))?;
-    std::fs::write(SWITCH, "1").with_context(|| format!("write {SWITCH}"))?;
-    let result = act();
-    std::fs::write(SWITCH, before).with_context(|| format!("write {SWITCH}"))?;
-    result
+    balancing::during(|| hints(&mut probes, &mut worker))
 }
 
 fn hints(probes: &mut Probes, worker: &mut Worker) -> Result<()> {
@@ -122,7 +112,7 @@ fn huge_hint_faults(lab: &Lab) -> Result<()> {
     let mut worker = Worker::start(&format!("scan --memory 0 --cpu 1 --pages {ALL} --huge"))?;
     let pid = worker.pid();
     let there = pages_on(pid, 1)?;
-    let (before, after) = balancing(|| {
+    let (before, after) = balancing::during(|| {
         counted(&mut probes, || {
             for _ in 0..60 {
                 worker.act()?;

@@ -12,7 +12,7 @@ use crate::sys;
 use crate::test::{Lab, ONE_AND_MORE, Off, Test, claim, counted, say};
 use crate::tests::counts::{NOISE, PAGES, act, near};
 use crate::witness::vmstat;
-use crate::worker::Worker;
+use crate::worker::{Did, Worker};
 
 /// Processes that fault at the same time, on four CPUs.
 const CROWD: usize = 16;
@@ -167,7 +167,7 @@ fn crowd(lab: &Lab) -> Result<()> {
                 (0..CROWD).map(|_| Worker::start(&words)).collect::<Result<Vec<_>>>()?;
             workers.iter_mut().try_for_each(Worker::go)?;
             workers.into_iter().try_for_each(|mut worker| {
-                worker.done()?;
+                worker.done::<Did>()?;
                 worker.wait()
             })
         })?;

@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use migrate_common::{MigrationTotals, Migrations};
 use migrate_ctl::probes::{Counts, Probes};
 
-use crate::sys;
 use crate::test::{Lab, Off, TWO_AND_MORE, Test, claim, counted};
-use crate::tests::counts::{NOISE, PAGES, balancing, near};
+use crate::tests::counts::{NOISE, PAGES, near};
 use crate::tests::isolation;
 use crate::witness::{pages_on, vmstat};
 use crate::worker::Worker;
+use crate::{balancing, sys};
 
 const GROUP: &str = "/sys/fs/cgroup/lab-migrations";
 
@@ -94,7 +94,7 @@ fn by_balancing(lab: &Lab) -> Result<()> {
     let (witness, huge) = (vmstat("numa_pages_migrated")?, vmstat("thp_migration_success")?);
     let now = || vmstat("numa_pages_migrated").map(|pages| pages - witness);
     let (counts, moved) = reasons(&mut probes, || {
-        balancing(|| {
+        balancing::during(|| {
             for _ in 0..60 {
                 worker.act()?;
                 if now()? >= PAGES {
