@@ -56,6 +56,9 @@ pub(crate) enum Work {
         to: u16,
         #[arg(long)]
         pages: usize,
+        /// In transparent huge pages
+        #[arg(long)]
+        huge: bool,
     },
     /// Moves its pages to a node for each line, with move_pages(2)
     Shift {
@@ -203,6 +206,8 @@ pub(crate) enum Work {
     /// Holds shared memory, a file, transparent huge pages and those of hugetlbfs, each on a node
     Classes {
         #[arg(long)]
+        other: u16,
+        #[arg(long)]
         pages: usize,
     },
     /// Holds its mmap_lock nearly all the time, from the first line on
@@ -259,7 +264,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Rewrite { node, pages } => acts::rewrite(node, pages),
         Work::RewriteHuge { node, pages } => acts::rewrite_huge(node, pages),
         Work::Swap { node, pages } => acts::swap(node, pages),
-        Work::Dance { node, to, pages } => acts::dance(node, to, pages),
+        Work::Dance { node, to, pages, huge } => acts::dance(node, to, pages, huge),
         Work::Shift { node, to, pages } => acts::shift(node, to, pages),
         Work::Scan { memory, cpu, pages, huge } => acts::scan(memory, cpu, pages, huge),
         Work::Mix { node, pages, other, other_pages } => acts::mix(node, pages, other, other_pages),
@@ -280,7 +285,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Split { pages } => acts::split(pages),
         Work::Sparse { gib, islands, pages } => acts::sparse(gib, islands, pages),
         Work::Zeros { node, pages } => acts::zeros(node, pages),
-        Work::Classes { pages } => acts::classes(pages),
+        Work::Classes { other, pages } => acts::classes(other, pages),
         Work::Hold => acts::hold(),
         Work::Costs => costs::measure(),
         Work::Fill { node, mib } => acts::fill(node, mib),

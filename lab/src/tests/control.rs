@@ -81,6 +81,13 @@ pub(super) fn follows(lab: &Lab, from: u16, to: u16) -> Result<()> {
     claim(arrived * 20 >= before * 19, || format!("{arrived} of {before} are on node {to}"))?;
     let ours: u64 = outcomes.iter().map(Outcome::moved).sum();
     claim(ours * 20 >= arrived * 19, || format!("{arrived} pages came, we moved {ours}"))?;
+    // A snapshot is made once a tick.
+    let counted = |reason| metric(&format!("migrate_migration_pages_total{{reason=\"{reason}\"}}"));
+    let own = until(HOME, || counted("own"), |own| *own >= ours as f64)?;
+    let others = counted("syscall")?;
+    claim(own == ours as f64 && others == 0.0, || {
+        format!("of {ours} pages of ours {own} are counted as own, {others} for other calls")
+    })?;
     ensure!(controller.is_up()?, "the controller ended: {}", controller.log());
     Ok(())
 }
@@ -95,6 +102,14 @@ fn equally_fast(lab: &Lab) -> Result<()> {
     std::thread::sleep(LINGER);
     unmoved(&worker, before)?;
     claim(said(&log), || format!("its summary does not say what was measured: {log}"))
+}
+
+/// The sum of a metric's series, or one series where the name has labels.
+pub(super) fn metric(name: &str) -> Result<f64> {
+    let (_, text) = get("/metrics")?;
+    let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let lines = text.lines().filter(of);
+    Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
 }
 
 /// Looks until it is good, at the longest for so long; returns what it saw last.

@@ -64,10 +64,10 @@ fn put_back(lab: &Lab) -> Result<()> {
     let mut probes = lab.probes()?;
     let before = probes.read().context("read the probes")?;
     let (did, counters) = act(&mut probes, &mut worker)?;
-    near("isolation put back", counters.get(Counter::IsolationPutBack), did.pages, 4)?;
+    near("isolation put back", counters.get(Counter::IsolationPutBack), did.pages, did.pages / 50)?;
     let after = probes.read().context("read the probes")?;
     let put_back = since(&after, &before, 0, "syscall").put_back;
-    near("put back on node 0", put_back, did.pages, 4)
+    near("put back on node 0", put_back, did.pages, did.pages / 50)
 }
 
 /// It takes each base page off its list before it copies it into a huge one.

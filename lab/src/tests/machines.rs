@@ -8,7 +8,7 @@ use migrate_ctl::model::Verdict;
 
 use crate::controller::{Controller, get};
 use crate::test::{Lab, Machine, Off, Test, claim};
-use crate::tests::control::{doctor, follows, stranded, until};
+use crate::tests::control::{doctor, follows, metric, stranded, until};
 use crate::witness::{pages_on, vmstat};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,12 +104,4 @@ fn stays_off_memoryless(_lab: &Lab) -> Result<()> {
 /// Decisions about all processes, as /metrics has them.
 fn decisions_counted() -> Result<f64> {
     metric("migrate_decisions_total")
-}
-
-/// The sum of its series.
-fn metric(name: &str) -> Result<f64> {
-    let (_, text) = get("/metrics")?;
-    let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    let lines = text.lines().filter(of);
-    Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
 }

@@ -9,9 +9,9 @@ use migrate_ctl::placement::{Ask, Placement, place};
 use migrate_ctl::procfs::{self, Kind, numa_maps};
 use migrate_ctl::topology::Topology;
 
-use crate::controller::get;
-use crate::test::{Lab, Machine, Off, Test, claim, say};
-use crate::tests::control::{stranded, until};
+use crate::nodes;
+use crate::test::{Lab, Machine, ONE_AND_MORE, Off, Test, claim, say};
+use crate::tests::control::{metric, stranded, until};
 use crate::witness::pages_on;
 use crate::worker::Worker;
 
@@ -26,11 +26,14 @@ pub(crate) const TESTS: &[Test] = &[
     test("placement_is_not_fooled_by_a_sparse_mapping", Off::Probe("touched"), sparse),
     test("placement_counts_no_zero_pages", Off::Nothing, zeros),
     test("placement_keeps_classes_and_page_sizes_apart", Off::Nothing, classes),
-    test("placement_of_others_waits_for_no_held_lock", Off::Nothing, held),
+    Test {
+        machines: &[Machine::Two],
+        ..test("placement_of_others_waits_for_no_held_lock", Off::Nothing, held)
+    },
 ];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
-    Test { name, machines: &[Machine::Two], off, run }
+    Test { name, machines: ONE_AND_MORE, off, run }
 }
 
 fn intervals(_lab: &Lab) -> Result<()> {
@@ -105,33 +108,39 @@ fn sparse(lab: &Lab) -> Result<()> {
 }
 
 fn zeros(_lab: &Lab) -> Result<()> {
-    let worker = Worker::start("zeros --node 1 --pages 8192")?;
-    let there = pages_on(worker.pid(), 1)?;
-    ensure!(there >= 8192, "only {there} pages are on node 1");
+    let node = last_node()?;
+    let worker = Worker::start(&format!("zeros --node {node} --pages 8192"))?;
+    let there = pages_on(worker.pid(), node)?;
+    ensure!(there >= 8192, "only {there} pages are on node {node}");
     for &without_search in ways()? {
         let ask = Ask { without_search, ..ask(worker.pid())? };
         let placement = look(&ask)?;
         let (low, high) = share(&placement.private, ask.resident.anonymous)?;
         let truth = truth(worker.pid())?;
         claim(low <= truth && truth <= high, || format!("{low} to {high}, and it is {truth}"))?;
-        // Counted for the whole, as shared pages are, they would leave a fifth for node 1.
-        let far = f64::from(placement.private[Node(1)].mid);
-        claim(far >= 0.95 * 8192.0, || format!("{far} of 8192 pages are seen on node 1"))?;
+        // Counted for the whole, as shared pages are, they would leave it a fifth.
+        let seen = f64::from(placement.private[Node(node)].mid);
+        claim(seen >= 0.95 * 8192.0, || format!("{seen} of 8192 pages are seen on node {node}"))?;
     }
     Ok(())
 }
 
 fn classes(_lab: &Lab) -> Result<()> {
     const PAGES: u64 = 4096;
-    const RESERVE: &str = "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages";
-    std::fs::write(RESERVE, "8").with_context(|| format!("write {RESERVE}"))?;
-    let result = apart(PAGES);
-    std::fs::write(RESERVE, "0").with_context(|| format!("write {RESERVE}"))?;
+    let other = last_node()?;
+    let folder = format!("/sys/devices/system/node/node{other}/hugepages/hugepages-2048kB");
+    let reserve = |pages| {
+        std::fs::write(format!("{folder}/nr_hugepages"), pages)
+            .with_context(|| format!("reserve in {folder}"))
+    };
+    reserve("8")?;
+    let result = apart(other, PAGES);
+    reserve("0")?;
     result
 }
 
-fn apart(pages: u64) -> Result<()> {
-    let worker = Worker::start(&format!("classes --pages {pages}"))?;
+fn apart(other: u16, pages: u64) -> Result<()> {
+    let worker = Worker::start(&format!("classes --other {other} --pages {pages}"))?;
     let ask = Ask { all_classes: true, ..ask(worker.pid())? };
     let placement = look(&ask)?;
     let on = |class: Class, huge: bool, node: u16| {
@@ -152,14 +161,14 @@ fn apart(pages: u64) -> Result<()> {
         ("private base", on(Class::PrivateAnonymous, false, 0), private - huge),
         ("private huge", on(Class::PrivateAnonymous, true, 0), huge),
         // Our own binary lies on tmpfs, as all of the guest does.
-        ("shared", on(Class::Shared, false, 1), {
+        ("shared", on(Class::Shared, false, other), {
             let of_memory = |map: &procfs::Mapping| {
                 map.page_kib == 4 && map.kind != Kind::Anonymous && !map.name.contains("vda")
             };
-            kernel(of_memory, 1)
+            kernel(of_memory, other)
         }),
-        ("hugetlb", on(Class::Hugetlb, true, 1), kernel(|map| map.page_kib == 2048, 1)),
-        ("file", on(Class::File, false, 1), kernel(|map| map.name.contains("vda"), 1)),
+        ("hugetlb", on(Class::Hugetlb, true, other), kernel(|map| map.page_kib == 2048, other)),
+        ("file", on(Class::File, false, other), kernel(|map| map.name.contains("vda"), other)),
     ];
     ensure!(maps.mappings.iter().any(small), "no mapping of 4 KiB pages");
     for (name, seen, truth) in rows {
@@ -233,12 +242,6 @@ fn waited_for_lock(pid: u32) -> Result<Duration> {
     Ok(longest)
 }
 
-fn metric(name: &str) -> Result<f64> {
-    let (_, text) = get("/metrics")?;
-    let line = text.lines().find(|line| line.starts_with(name)).context("no such metric")?;
-    Ok(line.rsplit_once(' ').context("no value")?.1.parse()?)
-}
-
 fn ask(pid: u32) -> Result<Ask> {
     let process = procfs::process(Path::new("/"), pid).context("the process is gone")?;
     Ok(Ask { pid, resident: process.resident, ..Ask::default() })
@@ -258,6 +261,11 @@ fn share(private: &NodeVec<migrate_ctl::model::Est>, pages: u64) -> Result<(f64,
 
 /// The same by numa_maps.
 fn truth(pid: u32) -> Result<f64> {
-    let (here, there) = (pages_on(pid, 0)? as f64, pages_on(pid, 1)? as f64);
-    Ok(here / (here + there))
+    let here = pages_on(pid, 0)? as f64;
+    let all = nodes::with_memory()?.into_iter().map(|node| pages_on(pid, node));
+    Ok(here / all.sum::<Result<u64>>()? as f64)
+}
+
+fn last_node() -> Result<u16> {
+    nodes::with_memory()?.pop().context("no node has memory")
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use migrate_common::{Scan, Scanned};
+use migrate_common::{Counter, Scan, Scanned};
 use migrate_ctl::model::NodeId;
 use migrate_ctl::probes::Counts;
 
@@ -83,20 +83,32 @@ fn compaction(lab: &Lab) -> Result<()> {
     let _worker = Worker::start("riddle --node 0 --mib 256")?;
     let mut probes = lab.probes()?;
     let (moved, isolated) = (vmstat("pgmigrate_success")?, vmstat("compact_isolated")?);
+    let scanned = vmstat("compact_migrate_scanned")?;
     let (before, after) =
         counted(&mut probes, || fs::write("/proc/sys/vm/compact_memory", "1").context("compact"))?;
     let moved = vmstat("pgmigrate_success")? - moved;
     // Free pages as well.
     let isolated = vmstat("compact_isolated")? - isolated;
     anyhow::ensure!(moved > NOISE, "{moved} pages were migrated");
+    let scanned = vmstat("compact_migrate_scanned")? - scanned;
     let nodes = after.scans.iter().map(|(node, _)| node.0);
-    let taken: u64 = nodes.map(|node| since(&after, &before, node, Scan::Compaction).taken).sum();
+    let found: Vec<Scanned> =
+        nodes.map(|node| since(&after, &before, node, Scan::Compaction)).collect();
+    let looked = found.iter().map(|found| found.scanned).sum();
+    near("pages scanned by compaction, by vmstat", looked, scanned, scanned / 50)?;
+    let taken: u64 = found.iter().map(|found| found.taken).sum();
     claim(taken <= isolated, || format!("{taken} pages taken, and {isolated} by vmstat"))?;
     let put_back = |counts: &Counts| -> u64 {
         counts.isolated.values().map(|isolated| isolated.put_back).sum()
     };
     let stayed = put_back(&after) - put_back(&before);
-    near("pages taken by compaction", taken, moved + stayed, taken / 50 + NOISE)
+    near("pages taken by compaction", taken, moved + stayed, taken / 50 + NOISE)?;
+    // It is ours, but what it puts back is anybody's.
+    let ours = |counts: &Counts| {
+        let counters = counts.tasks.get(&std::process::id()).copied().unwrap_or_default();
+        counters.get(Counter::IsolationPutBack)
+    };
+    near("pages put back that are charged to us", ours(&after) - ours(&before), 0, 0)
 }
 
 fn since(after: &Counts, before: &Counts, node: u16, kind: Scan) -> Scanned {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::pipe::fcntl_setpipe_size;
 
 use super::{Did, Done, Policy, Strand, at_each_line, repeat, say, tell};
 use crate::sys::{self, Memory};
@@ -21,8 +22,8 @@ const DISK: &str = "/dev/vda";
 const STANDSTILL: Duration = Duration::from_secs(1);
 /// Moves to and fro while a thread reads.
 const DANCES: u32 = 20;
-/// Buffers of a pipe.
-const PIPE_PAGES: usize = 16;
+/// Buffers of a pipe: 1 MiB, as many as a user may ask for.
+const PIPE_PAGES: usize = 256;
 
 /// Memory on a node, there by first touch; on a node without CPUs by a policy that is gone
 /// afterwards. The thread runs on the node's CPUs from then on, if it has any.
@@ -117,23 +118,28 @@ pub(super) fn swap(node: u16, pages: usize) -> Result<()> {
     })
 }
 
-pub(super) fn dance(node: u16, to: u16, pages: usize) -> Result<()> {
-    let memory = placed(node, pages)?;
-    at_each_line(|| {
+/// The reader sleeps for nothing but a page that is being moved.
+pub(super) fn dance(node: u16, to: u16, pages: usize, huge: bool) -> Result<()> {
+    let memory = if huge { huge_pages(node, pages)? } else { placed(node, pages)? };
+    repeat(|| {
         let ended = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !ended.load(Ordering::Relaxed) {
-                    std::hint::black_box(memory.read_all());
-                }
-            });
+        let read = || {
+            let off = Off::begin()?;
+            while !ended.load(Ordering::Relaxed) {
+                std::hint::black_box(memory.read_all());
+            }
+            off.end()
+        };
+        let (slept, off_cpu) = std::thread::scope(|scope| {
+            let reader = scope.spawn(read);
             let moved = (0..DANCES).try_for_each(|turn| {
                 memory.move_to(if turn % 2 == 0 { to } else { node }).map(drop)
             });
             ended.store(true, Ordering::Relaxed);
-            moved.context("move_pages")
+            moved.context("move_pages")?;
+            reader.join().map_err(|_panic| anyhow::anyhow!("a thread has panicked"))?
         })?;
-        Ok(pages)
+        Ok(Done { pages, slept, off_cpu })
     })
 }
 
@@ -241,6 +247,7 @@ pub(super) fn merged(pages: usize, to: u16) -> Result<()> {
 pub(super) fn pinned(node: u16, to: u16) -> Result<()> {
     let memory = placed(node, PIPE_PAGES)?;
     let (reader, writer) = pipe().context("make a pipe")?;
+    fcntl_setpipe_size(&writer, PIPE_PAGES * 4096).context("make the pipe larger")?;
     let held = memory.splice_into(&writer).context("vmsplice")?;
     ensure!(held == PIPE_PAGES, "the pipe took {held} of {PIPE_PAGES} pages");
     at_each_line(|| {
@@ -264,10 +271,15 @@ pub(super) fn reread(node: u16, pages: usize) -> Result<()> {
 
 pub(super) fn split(pages: usize) -> Result<()> {
     let mut memory = Memory::map(pages).context("map")?;
-    for node in [0, 1] {
+    let nodes = nodes::with_memory()?;
+    for (turn, &node) in nodes.iter().enumerate() {
         nodes::run_on(None, node)?;
-        let here = |page: &usize| (page.wrapping_mul(0x9e37_79b9) >> 13) % 8 < 3;
-        for page in (0..pages).filter(|page| here(page) == (node == 0)) {
+        // Three of eight are on the first node, the rest is shared by the others.
+        let whose = |page: &usize| match (page.wrapping_mul(0x9e37_79b9) >> 13) % 8 {
+            0..3 => 0,
+            eighth => (eighth % (nodes.len() - 1).max(1) + 1).min(nodes.len() - 1),
+        };
+        for page in (0..pages).filter(|page| whose(page) == turn) {
             memory.write(page, 0);
         }
     }
@@ -278,9 +290,10 @@ pub(super) fn sparse(gib: usize, islands: usize, pages: usize) -> Result<()> {
     let mut memory = Memory::map(gib << 18).context("map")?;
     let apart = memory.pages() / islands;
     at_each_line(|| {
-        for node in [0, 1] {
+        let nodes = nodes::with_memory()?;
+        for (turn, &node) in nodes.iter().enumerate() {
             nodes::run_on(None, node)?;
-            for island in (0..islands).filter(|island| (island % 2 == 0) == (node == 0)) {
+            for island in (0..islands).filter(|island| island % nodes.len() == turn) {
                 // Not at the same place of each part, and not at the border of a page table.
                 let first = island * apart + (island * 7919) % (apart - pages);
                 for page in first..first + pages {
@@ -299,12 +312,12 @@ pub(super) fn zeros(node: u16, pages: usize) -> Result<()> {
     at_each_line(|| Ok(memory.pages()))
 }
 
-/// Private base pages and transparent huge ones on node 0, the rest on node 1.
-pub(super) fn classes(pages: usize) -> Result<()> {
+/// Private base pages and transparent huge ones on node 0, the rest on another one.
+pub(super) fn classes(other: u16, pages: usize) -> Result<()> {
     let base = placed(0, pages)?;
     let mut huge = Memory::map_huge(2 * pages).context("map huge pages")?;
     huge.touch_all();
-    nodes::run_on(None, 1)?;
+    nodes::run_on(None, other)?;
     let mut shared = Memory::map_shared(pages).context("map shared memory")?;
     shared.touch_all();
     let mut hugetlb = Memory::map_hugetlb(pages).context("map hugetlbfs")?;
