@@ -51,6 +51,8 @@ pub(crate) struct Guest {
     pub(crate) disks: Vec<u64>,
     /// From power on to the verdict.
     pub(crate) timeout: Duration,
+    /// A guest that says nothing for so long hangs.
+    pub(crate) silence: Option<Duration>,
 }
 
 /// How a guest ended.
@@ -58,7 +60,7 @@ pub(crate) struct Guest {
 pub(crate) enum End {
     /// Its command ended with this code.
     Exit(i32),
-    /// It was gone before it said how its command ended.
+    /// It was gone, or hung, before it said how its command ended.
     Died,
     /// It was stopped because it took too long.
     TimedOut,
@@ -78,8 +80,10 @@ pub(crate) fn boot(guest: &Guest, mut on_line: impl FnMut(&str)) -> Result<End> 
     let mut running = Running::start(command)?;
     let lines = running.console()?;
     let deadline = Instant::now() + guest.timeout;
+    let patience = || guest.silence.map_or(deadline, |silence| Instant::now() + silence);
+    let mut hung = patience();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.min(hung).saturating_duration_since(Instant::now());
         let line = lines.recv_timeout(left.min(if check.is_some() { LOOK } else { left }));
         if let Some(check) = &mut check {
             check.look()?;
@@ -93,9 +97,16 @@ pub(crate) fn boot(guest: &Guest, mut on_line: impl FnMut(&str)) -> Result<End> 
                     return Ok(End::Exit(code));
                 }
                 on_line(&line);
+                hung = patience();
             }
-            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-            Err(RecvTimeoutError::Timeout) => return Ok(End::TimedOut),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                return Ok(End::TimedOut);
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= hung => {
+                writeln!(log, "(nothing more: it hangs)").context("write the guest's log")?;
+                return Ok(End::Died);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(End::Died),
         }
     }

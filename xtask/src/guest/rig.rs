@@ -65,6 +65,7 @@ impl Rig {
             forward: None,
             disks: Vec::new(),
             timeout: Duration::from_secs(600),
+            silence: None,
         })
     }
 }

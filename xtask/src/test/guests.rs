@@ -14,6 +14,8 @@ use crate::paths::say;
 pub(super) const REFERENCE: &str = "6.12";
 /// All tests of a boot together, emulated on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// More than twice what the longest test takes.
+const SILENCE: Duration = Duration::from_secs(5 * 60);
 /// MiB of /dev/vda, which fills the page cache, and of /dev/vdb, which is for swap.
 const DISKS: [u64; 2] = [2048, 512];
 
@@ -104,7 +106,7 @@ impl Guests {
             let settings: &[_] = &[("balancing", "0".to_owned())];
             let load = Load { command, settings, programs: None, far: Some(far.clone()) };
             let guest = guests.rig()?.guest("test-far", &kernel, &load)?;
-            Ok(Guest { timeout: TIMEOUT, ..guest })
+            Ok(Guest { timeout: TIMEOUT, silence: Some(SILENCE), ..guest })
         })
     }
 
@@ -165,7 +167,8 @@ impl Guests {
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
         let distance = boot.topology.distance();
-        Ok(Guest { nodes, distance, disks: DISKS.to_vec(), timeout: TIMEOUT, ..guest })
+        let (disks, silence) = (DISKS.to_vec(), Some(SILENCE));
+        Ok(Guest { nodes, distance, disks, timeout: TIMEOUT, silence, ..guest })
     }
 
     /// What is wrong with a boot beside the tests that failed in it.
