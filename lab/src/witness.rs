@@ -35,13 +35,13 @@ pub(crate) fn cgroup_stat(group: &str, name: &str) -> Result<u64> {
 }
 
 /// How long the calling thread does not run, by `/proc/thread-self/schedstat`.
-pub(crate) struct Off {
+pub(crate) struct OffCpu {
     began: Instant,
     ran: u64,
     queued: u64,
 }
 
-impl Off {
+impl OffCpu {
     pub(crate) fn begin() -> Result<Self> {
         let (ran, queued) = schedstat()?;
         Ok(Self { began: Instant::now(), ran, queued })

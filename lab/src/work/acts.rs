@@ -11,7 +11,7 @@ use rustix::pipe::fcntl_setpipe_size;
 
 use super::{Did, Done, Policy, Strand, at_each_line, repeat, say, tell};
 use crate::sys::{self, Memory};
-use crate::witness::Off;
+use crate::witness::OffCpu;
 use crate::{ksm, nodes};
 
 /// Pages of the mapping that has a policy of its own.
@@ -124,7 +124,7 @@ pub(super) fn dance(node: u16, to: u16, pages: usize, huge: bool) -> Result<()> 
     repeat(|| {
         let ended = AtomicBool::new(false);
         let read = || {
-            let off = Off::begin()?;
+            let off = OffCpu::begin()?;
             while !ended.load(Ordering::Relaxed) {
                 std::hint::black_box(memory.read_all());
             }
@@ -462,7 +462,7 @@ pub(super) fn contend(node: u16, mib: usize, time: Duration) -> Result<()> {
     repeat(|| {
         let end = Instant::now() + time;
         let change = || -> Result<(u64, u64)> {
-            let off = Off::begin()?;
+            let off = OffCpu::begin()?;
             while Instant::now() < end {
                 memory.forbid_writing().context("mprotect")?;
                 memory.allow_writing().context("mprotect")?;
@@ -470,7 +470,7 @@ pub(super) fn contend(node: u16, mib: usize, time: Duration) -> Result<()> {
             off.end()
         };
         let map = || -> Result<(u64, u64)> {
-            let off = Off::begin()?;
+            let off = OffCpu::begin()?;
             while Instant::now() < end {
                 drop(Memory::map(1).context("map")?);
             }
