@@ -43,6 +43,8 @@ pub(crate) struct Guest {
     pub(crate) nodes: Vec<Node>,
     /// Between any two nodes; a node to itself is 10.
     pub(crate) distance: u32,
+    /// The firmware says that memory without CPUs is slow (HMAT): the kernel demotes to it.
+    pub(crate) tiers: bool,
     /// Makes other nodes as slow as it says, and counts what goes there.
     pub(crate) far: Option<Far>,
     /// A TCP port of the host's loopback, and the guest's port behind it.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use migrate_common::{MigrationTotals, Migrations};
 use migrate_ctl::probes::{Counts, Probes};
 
-use crate::test::{Lab, ONE_AND_MORE, Off, TWO_AND_MORE, Test, claim, counted};
+use crate::test::{Lab, Machine, ONE_AND_MORE, Off, TWO_AND_MORE, Test, claim, counted};
 use crate::tests::counts::{NOISE, PAGES, near};
 use crate::tests::isolation;
 use crate::witness::{pages_on, vmstat};
@@ -26,6 +26,10 @@ pub(crate) const TESTS: &[Test] = &[
         ..test("migrations_by_compaction_have_their_reason", by_compaction)
     },
     test("migrations_count_huge_pages_once", huge),
+    Test {
+        machines: &[Machine::Cpuless],
+        ..test("migrations_by_demotion_have_their_reason", by_demotion)
+    },
 ];
 
 const fn test(name: &'static str, run: fn(&Lab) -> Result<()>) -> Test {
@@ -136,6 +140,40 @@ fn by_compaction(lab: &Lab) -> Result<()> {
     let (_, moved) =
         reasons(&mut probes, || fs::write("/proc/sys/vm/compact_memory", "1").context("compact"))?;
     all_for(&moved, "compaction")
+}
+
+/// Memory without CPUs is slow there, so reclaim takes pages there first.
+fn by_demotion(lab: &Lab) -> Result<()> {
+    const SWITCH: &str = "/sys/kernel/mm/numa/demotion_enabled";
+    let mut probes = lab.probes()?;
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").context("memory controller")?;
+    fs::create_dir_all(GROUP).with_context(|| format!("create {GROUP}"))?;
+    let enter = |group: &str| fs::write(format!("{group}/cgroup.procs"), "0").context("attach");
+    enter(GROUP)?;
+    let worker = Worker::start("fill --node 0 --mib 64");
+    enter("/sys/fs/cgroup")?;
+    let worker = worker?;
+    let demoted = || {
+        ["kswapd", "direct", "khugepaged", "proactive"]
+            .into_iter()
+            .map(|by| vmstat(&format!("pgdemote_{by}")))
+            .sum::<Result<u64>>()
+    };
+    let witness = demoted()?;
+    fs::write(SWITCH, "1").with_context(|| format!("write {SWITCH}"))?;
+    let (_, moved) = reasons(&mut probes, || {
+        // That it cannot have all of it is no matter.
+        let _ = fs::write(format!("{GROUP}/memory.reclaim"), "32M");
+        Ok(())
+    })?;
+    fs::write(SWITCH, "0").with_context(|| format!("write {SWITCH}"))?;
+    let truth = demoted()? - witness;
+    let there = pages_on(worker.pid(), 2)?;
+    drop(worker);
+    fs::remove_dir(GROUP).with_context(|| format!("remove {GROUP}"))?;
+    anyhow::ensure!(truth >= PAGES && there >= PAGES, "{truth} pages were demoted, {there} there");
+    near("pages demoted", of(&moved.by_reason, "demotion").moved, truth, truth / 50)?;
+    all_for(&moved, "demotion")
 }
 
 fn huge(lab: &Lab) -> Result<()> {

@@ -41,7 +41,10 @@ pub(super) fn command(guest: &Guest, disks: &[PathBuf]) -> Command {
     if let Some(far) = &guest.far {
         qemu.args(["-plugin", &far.argument(guest)]);
     }
-    qemu.args(machine(&guest.nodes, guest.distance));
+    qemu.args(machine(&guest.nodes, guest.distance, guest.tiers));
+    if guest.tiers {
+        qemu.args(tiers(&guest.nodes));
+    }
     qemu.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
     // A kernel that stumbles must end the guest: what it counts afterwards is worth nothing.
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic"]);
@@ -68,7 +71,7 @@ fn available() -> Accel {
 }
 
 /// Memory, processors, and who is how far from whom.
-fn machine(nodes: &[Node], distance: u32) -> Vec<String> {
+fn machine(nodes: &[Node], distance: u32, tiers: bool) -> Vec<String> {
     let memory: u32 = nodes.iter().map(|node| node.memory_mib).sum();
     let cpus: u32 = nodes.iter().map(|node| node.cpus).sum();
     let mut args: Vec<String> = vec!["-m".into(), format!("{memory}M"), "-smp".into()];
@@ -79,6 +82,8 @@ fn machine(nodes: &[Node], distance: u32) -> Vec<String> {
         if node.cpus > 0 {
             numa += &format!(",cpus={first}-{}", first + node.cpus - 1);
             first += node.cpus;
+        } else if tiers {
+            numa += ",initiator=0";
         }
         if node.memory_mib > 0 {
             let backend = format!("memory-backend-ram,id=m{id},size={}M", node.memory_mib);
@@ -90,6 +95,23 @@ fn machine(nodes: &[Node], distance: u32) -> Vec<String> {
     for from in 0..nodes.len() {
         for to in (0..nodes.len()).filter(|to| *to != from) {
             args.extend(["-numa".into(), format!("dist,src={from},dst={to},val={distance}")]);
+        }
+    }
+    args
+}
+
+/// Latency and bandwidth of each memory from each CPU: without CPUs a tenth as good.
+fn tiers(nodes: &[Node]) -> Vec<String> {
+    let mut args: Vec<String> = vec!["-machine".into(), "hmat=on".into()];
+    let cpus = (0..nodes.len()).filter(|&node| nodes[node].cpus > 0);
+    for (from, to) in cpus.flat_map(|from| (0..nodes.len()).map(move |to| (from, to))) {
+        let (nanos, gigabytes) = if nodes[to].cpus > 0 { (10, 10) } else { (100, 1) };
+        for figure in [
+            format!("access-latency,latency={nanos}"),
+            format!("access-bandwidth,bandwidth={gigabytes}G"),
+        ] {
+            let of = format!("hmat-lb,initiator={from},target={to},hierarchy=memory");
+            args.extend(["-numa".into(), format!("{of},data-type={figure}")]);
         }
     }
     args
@@ -120,7 +142,7 @@ mod tests {
             Node { cpus: 0, memory_mib: 256 },
             Node { cpus: 1, memory_mib: 0 },
         ];
-        let args = machine(&nodes, 21).join(" ");
+        let args = machine(&nodes, 21, false).join(" ");
         assert!(args.starts_with("-m 768M -smp cpus=3,sockets=3,cores=1,threads=1 "), "{args}");
         assert!(args.contains("-numa node,nodeid=0,cpus=0-1,memdev=m0"), "{args}");
         assert!(args.contains("-numa node,nodeid=1,memdev=m1"), "{args}");

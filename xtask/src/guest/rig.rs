@@ -61,6 +61,7 @@ impl Rig {
             initrd,
             nodes: vec![Node { cpus: 2, memory_mib: 1024 }; 2],
             distance: DISTANCE,
+            tiers: false,
             far: load.far.clone(),
             forward: None,
             disks: Vec::new(),

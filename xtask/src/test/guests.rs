@@ -167,8 +167,9 @@ impl Guests {
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
         let distance = boot.topology.distance();
+        let tiers = boot.topology == Topology::Cpuless;
         let (disks, silence) = (DISKS.to_vec(), Some(SILENCE));
-        Ok(Guest { nodes, distance, disks, timeout: TIMEOUT, silence, ..guest })
+        Ok(Guest { nodes, distance, tiers, disks, timeout: TIMEOUT, silence, ..guest })
     }
 
     /// What is wrong with a boot beside the tests that failed in it.
