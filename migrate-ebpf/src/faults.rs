@@ -87,20 +87,21 @@ fn do_huge_pmd_wp_page(ctx: FExitContext) -> i32 {
 
 fn wrote(ctx: &FExitContext) -> i32 {
     let result: u32 = ctx.arg(1);
-    if result & (RETRY | ERROR) == 0
-        && let Some(tgid) = whose(ctx.arg(0))
-    {
-        tasks::add(ctx, tgid, Counter::FaultsWriteProtect, 1);
+    if result & (RETRY | ERROR) == 0 {
+        tasks::add(ctx, whose(ctx.arg(0)), Counter::FaultsWriteProtect, 1);
     }
     0
 }
 
 /// The process that a `struct vm_fault` is of: another one than faults where a debugger, or
 /// `process_vm_writev`, reaches into its memory.
-fn whose(fault: *const u8) -> Option<u32> {
-    let flags = kernel::field::<u32>(fault, &FAULT_FLAGS)?;
-    if flags & REMOTE == 0 {
-        return Some(kernel::current().tgid);
+fn whose(fault: *const u8) -> u32 {
+    owner_of_remote(fault).unwrap_or(kernel::current().tgid)
+}
+
+fn owner_of_remote(fault: *const u8) -> Option<u32> {
+    if kernel::field::<u32>(fault, &FAULT_FLAGS)? & REMOTE == 0 {
+        return None;
     }
     // The mapping is the first field.
     let mapping: *const u8 = kernel::read(fault.cast())?;
@@ -114,11 +115,8 @@ fn do_swap_page(ctx: FExitContext) -> i32 {
     let result: u32 = ctx.arg(1);
     // Asked in any case: what this fault waited for says nothing of the next one.
     let waited = waits::waited();
-    if result & (RETRY | ERROR) == 0
-        && !waited
-        && let Some(tgid) = whose(ctx.arg(0))
-    {
-        tasks::add(&ctx, tgid, Counter::FaultsSwapIn, 1);
+    if result & (RETRY | ERROR) == 0 && !waited {
+        tasks::add(&ctx, whose(ctx.arg(0)), Counter::FaultsSwapIn, 1);
     }
     0
 }

@@ -1,8 +1,10 @@
 //! Are page faults counted and timed as the kernel's own accounts have them?
 
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use migrate_common::{Counter, FaultKind, Lost};
 use migrate_ctl::probes::{Counts, Probes, SIGNALS};
 use migrate_ctl::procfs::{Thread, process, threads};
@@ -14,6 +16,8 @@ use crate::tests::counts::{NOISE, PAGES, act, near};
 use crate::witness::vmstat;
 use crate::worker::{Did, Worker};
 
+/// Bytes.
+const PAGE: u64 = 4096;
 /// Processes that fault at the same time, on four CPUs.
 const CROWD: usize = 16;
 /// Entries of a map that is too small for them.
@@ -25,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("faults_of_exited_threads_are_those_of_getrusage", Off::Probe("faults"), exited),
     test("faults_count_writes_to_protected_pages", Off::Probe("faults"), write_protect),
     test("faults_count_writes_to_huge_pages", Off::Probe("faults"), write_protect_huge),
+    test("faults_by_others_are_those_of_whose_memory_it_is", Off::Probe("faults"), by_others),
     test("faults_count_pages_that_were_in_swap", Off::Probe("faults"), swap_in),
     test("faults_are_timed_for_a_moment", Off::Probe("faults"), fault_time),
     test("faults_of_a_crowd_are_counted_or_lost", Off::Probe("faults"), crowd),
@@ -49,7 +54,7 @@ fn of_a_process(_lab: &Lab) -> Result<()> {
         } else {
             (found.minor, did.after.minor - did.before.minor)
         };
-        anyhow::ensure!(truth >= PAGES / 2, "{words} had {truth} faults for {PAGES} pages");
+        ensure!(truth >= PAGES / 2, "{words} had {truth} faults for {PAGES} pages");
         near(words, found, truth, NOISE)?;
     }
     Ok(())
@@ -83,7 +88,7 @@ fn exited(lab: &Lab) -> Result<()> {
     })?;
     let truth = sys::usage_of_children();
     let minor = truth.minor - earlier.minor;
-    anyhow::ensure!(minor >= THREADS * PAGES, "they had {minor} faults only");
+    ensure!(minor >= THREADS * PAGES, "they had {minor} faults only");
     near("minor faults of exited threads", all_minor(&after) - all_minor(&before), minor, NOISE)
 }
 
@@ -103,10 +108,45 @@ fn write_protect_huge(lab: &Lab) -> Result<()> {
     let mut worker = Worker::start(&format!("rewrite-huge --node 0 --pages {HUGE}"))?;
     let (did, counters) = act(&mut probes, &mut worker)?;
     let truth = did.after.minor - did.before.minor;
-    anyhow::ensure!(truth >= HUGE - 1, "it had {truth} faults");
+    ensure!(truth >= HUGE - 1, "it had {truth} faults");
     let found = counters.get(Counter::FaultsWriteProtect);
     say(&format!("write-protect faults on huge pages: {found}, {truth} by getrusage"));
     near("write-protect faults", found, truth, truth / 50 + 4)
+}
+
+/// We write into a process's memory: the kernel counts the faults as ours, but the pages are its.
+fn by_others(lab: &Lab) -> Result<()> {
+    let mut probes = lab.probes()?;
+    let worker = Worker::start(&format!("zeros --node 0 --pages {PAGES}"))?;
+    let pid = worker.pid();
+    let read = first_mapping_of(pid, 4 * PAGES * PAGE)?;
+    let file = format!("/proc/{pid}/mem");
+    let memory = OpenOptions::new().write(true).open(&file).with_context(|| file.clone())?;
+    let ours = sys::usage().minor;
+    let (before, after) = counted(&mut probes, || {
+        let mut pages = (0..PAGES).map(|page| read + page * PAGE);
+        pages.try_for_each(|at| memory.write_all_at(&[1], at)).with_context(|| file.clone())
+    })?;
+    let truth = sys::usage().minor - ours;
+    ensure!(truth >= PAGES, "the kernel counts {truth} faults of ours");
+    let of = |pid: u32| {
+        let of = |counts: &Counts| counts.tasks.get(&pid).copied().unwrap_or_default();
+        of(&after).since(&of(&before)).get(Counter::FaultsWriteProtect)
+    };
+    near("write-protect faults of the process", of(pid), PAGES, NOISE)?;
+    near("write-protect faults of ours", of(std::process::id()), 0, NOISE)
+}
+
+/// The lowest mapping of a process that has at least so many bytes and is nobody's file.
+fn first_mapping_of(pid: u32, bytes: u64) -> Result<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("read maps")?;
+    let large = maps.lines().filter(|line| line.split_whitespace().count() == 5).find_map(|line| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        let at = |text| u64::from_str_radix(text, 16).ok();
+        let (start, end) = (at(start)?, at(end)?);
+        (end - start >= bytes).then_some(start)
+    });
+    large.context("no mapping is so large")
 }
 
 fn swap_in(lab: &Lab) -> Result<()> {
@@ -117,7 +157,7 @@ fn swap_in(lab: &Lab) -> Result<()> {
     let (did, counters) = act(&mut probes, &mut worker)?;
     let out = vmstat("pswpout")? - out;
     // Pages that are on their way to the LRU lists cannot be swapped out.
-    anyhow::ensure!(out + NOISE >= PAGES, "only {out} of {PAGES} pages went to swap");
+    ensure!(out + NOISE >= PAGES, "only {out} of {PAGES} pages went to swap");
     let swapped = counters.get(Counter::FaultsSwapIn);
     near("swap-in faults", swapped, out, NOISE)?;
     let truth = did.after.minor + did.after.major - did.before.minor - did.before.major;

@@ -158,7 +158,7 @@ pub(super) static METRICS: &[Metric] = &[
         unit: "faults",
         help: "Of the page faults of all processes, those for two causes: a write to a protected page, and a page in swap.",
         labels: &["cause"],
-        empty_when: None,
+        empty_when: Some("nobody wrote to a page that was protected, and none was in swap"),
         read: |s, rows| {
             rows.add(["write_protect"], counter(s, Counter::FaultsWriteProtect));
             rows.add(["swap_in"], counter(s, Counter::FaultsSwapIn));
