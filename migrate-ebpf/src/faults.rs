@@ -96,7 +96,7 @@ fn wrote(ctx: &FExitContext) -> i32 {
 /// The process that a `struct vm_fault` is of: another one than faults where a debugger, or
 /// `process_vm_writev`, reaches into its memory.
 fn whose(fault: *const u8) -> u32 {
-    owner_of_remote(fault).unwrap_or(kernel::current().tgid)
+    owner_of_remote(fault).unwrap_or_else(|| kernel::current().tgid)
 }
 
 fn owner_of_remote(fault: *const u8) -> Option<u32> {
