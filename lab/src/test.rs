@@ -37,6 +37,10 @@ pub(crate) struct Args {
     skip: usize,
 }
 
+/// The signal whose probes come and go: that patches the way of every fault, and the emulator is
+/// lost the sooner the more faults there are. Only what is about it has it on.
+pub(crate) const FAULT_TIME: &str = "fault_time";
+
 /// Guests that tests are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Machine {
@@ -123,16 +127,16 @@ impl Lab {
         self.loaded.replace(None);
     }
 
-    /// All probes, but those that are switched off. What they counted before is still there.
+    /// All probes, but those that are switched off and those that time faults. What they counted before is still there.
     pub(crate) fn probes(&self) -> Result<RefMut<'_, Probes>> {
         let mut loaded = self.loaded.borrow_mut();
         if loaded.is_none() {
-            *loaded = Some(self.load(&[], u32::MAX)?);
+            *loaded = Some(self.load(&[FAULT_TIME], u32::MAX)?);
         }
         RefMut::filter_map(loaded, Option::as_mut).ok().context("loaded above")
     }
 
-    /// The same, new, without these, and with so many entries in their maps.
+    /// New ones, without these, and with so many entries in their maps.
     pub(crate) fn probes_with(&self, without: &[&str], most: u32) -> Result<Probes> {
         self.unload();
         self.load(without, most)
@@ -161,7 +165,7 @@ impl Lab {
         if self.off == Some(Off::Measurement) {
             self.enforce(words)
         } else {
-            Controller::measuring(&format!("--mode enforce {words}"))
+            Controller::measuring(&format!("--mode enforce --without {FAULT_TIME} {words}"))
         }
     }
 
@@ -172,7 +176,7 @@ impl Lab {
             Some(Off::Guard(reason)) => format!("--guard-off {reason}"),
             Some(Off::Mode | Off::Measurement | Off::Nothing) | None => String::new(),
         };
-        Controller::start(&format!("--mode {mode} {words} {off}"))
+        Controller::start(&format!("--mode {mode} --without {FAULT_TIME} {words} {off}"))
     }
 }
 

@@ -29,10 +29,11 @@ pub use maps::{Counts, OwnMoves};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
 
 /// Every signal that has probes.
-pub const SIGNALS: [&str; 11] = [
+pub const SIGNALS: [&str; 12] = [
     "isolation",
     "scans",
     "faults",
+    "fault_time",
     "touched",
     "hint_faults",
     "cpu_time",

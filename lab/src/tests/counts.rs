@@ -10,7 +10,9 @@ use migrate_ctl::model::each_node;
 use migrate_ctl::probes::{Counts, Probes};
 use migrate_ctl::topology::Topology;
 
-use crate::test::{Lab, Machine, ONE_AND_MORE, Off, TWO_AND_MORE, Test, claim, counted, say};
+use crate::test::{
+    FAULT_TIME, Lab, Machine, ONE_AND_MORE, Off, TWO_AND_MORE, Test, claim, counted, say,
+};
 use crate::witness::{pages_on, vmstat};
 use crate::worker::{Did, Worker};
 use crate::{balancing, sys};
@@ -34,7 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     test("threads_that_wait_for_moving_huge_pages_are_counted", Off::Probe("waits"), |lab| {
         // Those for base pages would be counted by these.
-        let base = ["fentry migration_entry_wait", "fexit migration_entry_wait"];
+        let base = ["fentry migration_entry_wait", "fexit migration_entry_wait", FAULT_TIME];
         waits(&mut lab.probes_with(&base, u32::MAX)?, "--huge").map(drop)
     }),
     test("hint_faults_name_both_nodes", Off::Probe("hint_faults"), hint_faults),
@@ -51,7 +53,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
     test("rings_of_samples_name_the_process_and_its_node", Off::Nothing, rings),
     test("cpu_time_without_clocks_is_that_of_switches", Off::Probe("cpu_time"), |lab| {
-        cpu_time(&mut lab.probes_with(&["perf cpu-clock"], u32::MAX)?, &[2000, 4500])
+        cpu_time(&mut lab.probes_with(&["perf cpu-clock", FAULT_TIME], u32::MAX)?, &[2000, 4500])
     }),
 ];
 

@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("faults_count_writes_to_huge_pages", Off::Probe("faults"), write_protect_huge),
     test("faults_by_others_are_those_of_whose_memory_it_is", Off::Probe("faults"), by_others),
     test("faults_count_pages_that_were_in_swap", Off::Probe("faults"), swap_in),
-    test("faults_are_timed_for_a_moment", Off::Probe("faults"), fault_time),
+    test("faults_are_timed_for_a_moment", Off::Probe("fault_time"), fault_time),
     test("faults_of_a_crowd_are_counted_or_lost", Off::Probe("faults"), crowd),
 ];
 
@@ -165,7 +165,7 @@ fn swap_in(lab: &Lab) -> Result<()> {
 }
 
 fn fault_time(lab: &Lab) -> Result<()> {
-    let mut probes = lab.probes()?;
+    let mut probes = lab.probes_with(&[], u32::MAX)?;
     let mut worker = Worker::start(&format!("touch --node 0 --pages {PAGES}"))?;
     // A fault that begins while they are switched on is counted and not timed.
     let minor = |counts: &Counts| counts.fault_time[FaultKind::Minor as usize];

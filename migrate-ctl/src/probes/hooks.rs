@@ -121,10 +121,10 @@ pub(super) fn all(btf: &Btf) -> Vec<Hook> {
         tracepoint("isolation", "mm_compaction_begin", |_, _| Ok("mm_compaction_begin")),
         tracepoint("isolation", "mm_compaction_end", |_, _| Ok("mm_compaction_end")),
         tracepoint("faults", "sched_process_exit", sched_process_exit_faults),
-        function("faults", FEntry, EVERY_FAULT, |_, prototype| {
+        function("fault_time", FEntry, EVERY_FAULT, |_, prototype| {
             handle_mm_fault(prototype, "handle_mm_fault_enter")
         }),
-        function("faults", FExit, EVERY_FAULT, |_, prototype| {
+        function("fault_time", FExit, EVERY_FAULT, |_, prototype| {
             handle_mm_fault(prototype, "handle_mm_fault_leave")
         }),
         function("faults", FExit, "do_wp_page", |btf, prototype| {

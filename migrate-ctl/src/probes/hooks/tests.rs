@@ -16,7 +16,7 @@ fn the_number_of_arguments_tells_where_the_reason_stands() {
 #[test]
 fn a_fault_handler_with_another_number_of_arguments_is_left_alone() {
     for (arguments, program) in [(4, Some("handle_mm_fault_enter")), (5, None)] {
-        check(("faults", "fentry handle_mm_fault"), program, |btf| {
+        check(("fault_time", "fentry handle_mm_fault"), program, |btf| {
             btf.function("handle_mm_fault", Returns::Integer, arguments);
         });
     }
