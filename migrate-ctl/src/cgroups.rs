@@ -140,15 +140,12 @@ mod tests {
                 }],
             });
             let forecast = Forecast {
-                best: None,
                 remote: remote.map(|share| Est {
                     low: 0.5 * share,
                     ..Est::exact(share, Source::CpuPlacement)
                 }),
                 loss_rate,
-                lost: 0.0,
-                price: 0.0,
-                move_in: None,
+                ..Forecast::NOTHING
             };
             let (verdict, reason) = (Verdict::Stay, Reason::NotYet);
             decisions.push(Decision { seq: 0, now: 0, extent, verdict, reason, forecast });

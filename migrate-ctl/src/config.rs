@@ -21,6 +21,11 @@ pub struct Config {
 pub struct PolicyConfig {
     /// Weight of the price in the choice of the next place, 0 to 1.
     pub gamma: f64,
+    /// What we pay by the forecast may reach this many times the clairvoyant's cost,
+    pub credit_rate: f64,
+    /// and so many moves more.
+    pub credit_moves: f64,
+    pub forecast: Forecasting,
     /// Share of the time on local memory that waits for memory.
     pub boundness: Est,
     /// Seconds that the application loses for each page moved.
@@ -41,12 +46,31 @@ pub struct PolicyConfig {
     pub cool_down_seconds: f64,
 }
 
+/// Where the forecast of how long a task stays comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forecasting {
+    /// From the past residences of its cgroup.
+    Learned,
+    /// There is none: the work function alone decides.
+    Off,
+    /// It always says to move once staying has lost this share of the price. To see what a bad
+    /// forecast costs.
+    Always(f64),
+}
+
 impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             // Near the deterministic optimum of 3 on two nodes: a stranded process costs
             // 2 + γ of the clairvoyant's cost, the adversary 2 + 1/γ.
             gamma: 0.95,
+            // Below the 3 that the work function is held to, and above what good forecasts need:
+            // on the yardstick's traces they pay 1.2 times the clairvoyant's cost.
+            credit_rate: 2.0,
+            // One move there and one back: with less, a single early move is undone at once.
+            credit_moves: 2.0,
+            forecast: Forecasting::Learned,
             // Top-down studies of server fleets put the memory-bound share of the cycles
             // between a tenth and well over half (Kanev et al., "Profiling a warehouse-scale
             // computer", ISCA 2015). We decide on the low end.

@@ -126,15 +126,7 @@ mod tests {
     }
 
     fn decision(verdict: Verdict, reason: Reason) -> Decision {
-        let forecast = Forecast {
-            best: None,
-            remote: None,
-            loss_rate: 0.0,
-            lost: 0.0,
-            price: 0.0,
-            move_in: None,
-        };
         let extent = ExtentId { domain: WHO, class: Class::PrivateAnonymous };
-        Decision { seq: 1, now: 0, extent, verdict, reason, forecast }
+        Decision { seq: 1, now: 0, extent, verdict, reason, forecast: Forecast::NOTHING }
     }
 }

@@ -420,6 +420,16 @@ impl Reason {
     }
 }
 
+/// What says when memory moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// How long tasks of its cgroup stay, as long as that has not cost too much.
+    Forecast,
+    /// The work function, which bounds what we pay.
+    WorkFunction,
+}
+
 /// The numbers behind a decision. Seconds are seconds lost by the application.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Forecast {
@@ -434,6 +444,31 @@ pub struct Forecast {
     pub lost: f64,
     /// What the move to `best` would cost.
     pub price: f32,
+    /// Seconds of staying that lose as much as the move would cost; none where no node is better.
+    pub break_even: Option<f32>,
     /// Seconds until the move if things stay as they are; none: never.
     pub move_in: Option<f32>,
+    /// What says when to move.
+    pub rule: Rule,
+    /// What it has lost so far by staying and moving, in seconds, as modelled.
+    pub paid: f64,
+    /// What a clairvoyant would have lost at least, in seconds, as modelled.
+    pub optimum: f64,
+}
+
+#[cfg(test)]
+impl Forecast {
+    /// Of a process of which nothing is known.
+    pub(crate) const NOTHING: Self = Self {
+        best: None,
+        remote: None,
+        loss_rate: 0.0,
+        lost: 0.0,
+        price: 0.0,
+        break_even: None,
+        move_in: None,
+        rule: Rule::WorkFunction,
+        paid: 0.0,
+        optimum: 0.0,
+    };
 }

@@ -7,12 +7,15 @@
 pub(crate) mod cost;
 pub(crate) mod work;
 pub(crate) mod rates;
+pub(crate) mod wait;
+pub(crate) mod residences;
+pub(crate) mod home;
 
 use crate::config::Config;
 use crate::guards::{self, Budget, Wish};
 use crate::model::{
-    Decision, DomainObs, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason, Verdict,
-    each_node,
+    Decision, DomainObs, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason, Rule,
+    Verdict, each_node,
 };
 use crate::procfs::printable;
 use crate::table::{Row, Table, secs};
@@ -39,14 +42,12 @@ fn decide_one(
     config: &Config,
     budget: &mut Budget,
 ) -> Decision {
-    let due = due(row, config);
-    let best = due
-        .or_else(|| soonest(table, row, config).map(|(node, _)| node))
-        .or_else(|| forbidden(table, row, config));
+    let ahead = ahead(table, row, config);
+    let best = ahead.best.or_else(|| forbidden(table, row, config));
     let pages = best.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
     let wish = wish(id, row, best);
-    let mut move_in = move_in(table, row, config);
-    let (verdict, reason) = if let (Some(to), true) = (due, row.placed) {
+    let mut move_in = ahead.wait;
+    let (verdict, reason) = if let (Some(to), true) = (ahead.best, ahead.due()) {
         match guards::against(&wish, table, config, budget) {
             Some(reason) => (Verdict::Stay, reason),
             None => {
@@ -75,7 +76,7 @@ fn decide_one(
         extent: id,
         verdict,
         reason,
-        forecast: forecast(row, best, move_in),
+        forecast: forecast(row, best, move_in, ahead.rule),
     }
 }
 
@@ -93,27 +94,62 @@ pub(crate) fn lacks_mempolicy(
     config: &Config,
     budget: &Budget,
 ) -> bool {
-    let to = due(row, config).or_else(|| soonest(table, row, config).map(|(node, _)| node));
+    let to = ahead(table, row, config).best;
     let wish = wish(id, row, to);
     let speaks = guards::against(&wish, table, config, budget);
     to.is_some() && speaks.is_none_or(|reason| reason == Reason::MempolicyUnknown)
 }
 
-/// Where the work function goes now.
-fn due(row: &Row, config: &Config) -> Option<Node> {
-    if !row.placed {
-        return None;
-    }
-    let node = row.work.choice(&row.costs, gamma(config))?;
-    u16::try_from(node).ok().map(Node)
+/// Where the memory would go next, if nothing changes and no guard speaks.
+struct Ahead {
+    best: Option<Node>,
+    /// Seconds until then; 0: now, none: never.
+    wait: Option<f64>,
+    rule: Rule,
 }
 
-/// Seconds until the work function goes somewhere, if things stay as they are.
-pub(crate) fn move_in(table: &Table, row: &Row, config: &Config) -> Option<f64> {
-    if due(row, config).is_some() {
-        return Some(0.0);
+impl Ahead {
+    fn due(&self) -> bool {
+        self.wait == Some(0.0)
     }
-    soonest(table, row, config).map(|(_, wait)| wait)
+}
+
+fn ahead(table: &Table, row: &Row, config: &Config) -> Ahead {
+    if !row.placed {
+        Ahead { best: None, wait: None, rule: Rule::WorkFunction }
+    } else if row.on_credit(config) {
+        foretold(table, row)
+    } else {
+        by_work(table, row, config)
+    }
+}
+
+/// As the forecast has it: to the home of the task, once it has been there for long enough.
+fn foretold(table: &Table, row: &Row) -> Ahead {
+    let home = row.home.node().filter(|&node| gain(row, node) > WORTHWHILE);
+    let left = row.wait - row.home.age(table.now);
+    let wait = match home {
+        Some(_) if left < 0.0 => Some(0.0),
+        Some(_) if left.is_finite() => Some(in_ticks(left, table)),
+        Some(_) | None => None,
+    };
+    Ahead { best: home, wait, rule: Rule::Forecast }
+}
+
+/// As the work function has it.
+fn by_work(table: &Table, row: &Row, config: &Config) -> Ahead {
+    let now = row.work.choice(&row.costs, gamma(config)).and_then(|node| u16::try_from(node).ok());
+    let next = match now {
+        Some(node) => Some((Node(node), 0.0)),
+        None => soonest(table, row, config),
+    };
+    let (best, wait) = next.unzip();
+    Ahead { best, wait, rule: Rule::WorkFunction }
+}
+
+/// Seconds until the memory moves, if things stay as they are.
+pub(crate) fn move_in(table: &Table, row: &Row, config: &Config) -> Option<f64> {
+    ahead(table, row, config).wait
 }
 
 /// The node that the memory would go to first, and when. Work grows by what each state loses,
@@ -158,7 +194,7 @@ pub(crate) fn is_open(row: &Row, node: Node, obs: &NodeObs, config: &Config) -> 
 }
 
 /// Seconds that the application would lose less per second with its memory there.
-fn gain(row: &Row, node: Node) -> f64 {
+pub(crate) fn gain(row: &Row, node: Node) -> f64 {
     match (row.rates.rate(usize::from(node.0)), row.rates.rate_as_placed()) {
         (Some(there), Some(here)) if row.placed => here - there,
         _ => 0.0,
@@ -178,15 +214,20 @@ fn order(seq: u64, table: &Table, wish: &Wish<'_>, to: Node, pages: Pages) -> Or
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
-fn forecast(row: &Row, best: Option<Node>, move_in: Option<f64>) -> Forecast {
+fn forecast(row: &Row, best: Option<Node>, move_in: Option<f64>, rule: Rule) -> Forecast {
     let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
+    let gain = best.map_or(0.0, |node| gain(row, node));
     Forecast {
         best,
         remote: row.costs.remote,
         loss_rate: row.rates.rate_as_placed().map_or(0.0, |rate| rate as f32),
         lost: row.rates.lost,
         price: price as f32,
+        break_even: (gain > WORTHWHILE).then_some((price / gain) as f32),
         move_in: move_in.map(|wait| wait as f32),
+        rule,
+        paid: row.paid,
+        optimum: row.work.optimum(),
     }
 }
 
@@ -280,5 +321,3 @@ mod properties;
 pub(crate) mod scene;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod yardstick;

@@ -4,20 +4,24 @@
 //! by [`absorb`]; decides nothing. No clock: time comes with the inputs.
 
 mod check;
+pub(crate) mod classes;
 
 use std::collections::BTreeMap;
 
-use crate::config::Config;
+use crate::config::{Config, Forecasting, PolicyConfig};
 use crate::guards::Budget;
 use crate::model::{
-    DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs, NodeVec,
-    Order, Outcome, Pages, PidRef, Tick,
+    Class, DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs,
+    NodeVec, Order, Outcome, Pages, PidRef, Tick,
 };
 use crate::policy;
 use crate::policy::cost::Costs;
+use crate::policy::home::Home;
 use crate::policy::rates::Rates;
+use crate::policy::residences::Residences;
 use crate::policy::work::Work;
 use check::Check;
+use classes::{ClassId, Classes};
 
 /// A move this near, in seconds, is worth walking the page table for the memory policy.
 const MEMPOLICY_NEAR: f64 = 5.0;
@@ -38,6 +42,9 @@ pub struct Table {
     /// Counts ticks.
     pub(crate) round: u64,
     scores: Vec<Score>,
+    classes: Classes,
+    /// Nodes open to the row that is looked at, kept to save an allocation.
+    open: Vec<bool>,
 }
 
 /// What became of the remote share after a move.
@@ -71,6 +78,13 @@ pub(crate) struct Row {
     pub(crate) costs: Costs,
     pub(crate) work: Work,
     pub(crate) rates: Rates,
+    /// Where the task is, and since when.
+    pub(crate) home: Home,
+    /// How long the forecast waits from the beginning of a residence on, in seconds.
+    pub(crate) wait: f64,
+    /// Lost so far by staying and by our moves, in seconds, as modelled.
+    pub(crate) paid: f64,
+    class: ClassId,
     /// The order that the mover has, and the remote share when it was given.
     pub(crate) moving: Option<(Order, f64)>,
     check: Option<Check>,
@@ -141,7 +155,8 @@ impl Table {
         let burst = config.policy.burst as f64;
         let grown = secs(tick.dt) * config.policy.pages_per_second as f64;
         self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
-        self.rows.retain(|id, _| !tick.gone.contains(&id.domain));
+        self.classes.learn();
+        self.forget(&tick.gone);
         for domain in &tick.domains {
             for extent in &domain.extents {
                 self.observe(config, domain, extent);
@@ -160,7 +175,10 @@ impl Table {
         row.seen = now;
         row.round = self.round;
         row.comm.clone_from(&domain.comm);
-        row.cgroup.clone_from(&domain.cgroup);
+        if row.cgroup != domain.cgroup || row.class == ClassId::default() {
+            row.class = self.classes.join(row.class, &domain.cgroup);
+            row.cgroup.clone_from(&domain.cgroup);
+        }
         row.allowed.clone_from(&extent.allowed);
         row.alongside = extent.alongside;
         if extent.mempolicy != Mempolicy::Unknown {
@@ -170,13 +188,35 @@ impl Table {
         if !row.placed {
             return;
         }
-        let open: Vec<bool> =
-            self.nodes.iter().map(|(n, node)| policy::is_open(row, n, node, config)).collect();
-        row.work.step(&row.costs, &open);
+        let open = &mut self.open;
+        open.clear();
+        open.extend(self.nodes.iter().map(|(n, node)| policy::is_open(row, n, node, config)));
+        row.work.step(&row.costs, open, row.moving.is_some());
         row.rates.step(&row.costs, seconds);
+        row.paid += row.costs.loss.last().copied().unwrap_or(0.0);
+        let class = self.classes.get(row.class);
+        if let Some(stayed) = row.home.step(&row.costs, open, now, self.dt) {
+            class.stayed(stayed, true);
+        }
+        row.wait = row.forecast(config, extent.id.domain, class);
         if let Some(score) = row.check(self.round) {
             row.settle(config, now, score.helped);
             self.scores.push(score);
+        }
+    }
+
+    /// Processes that have exited: their last residence has no end, but their life has.
+    fn forget(&mut self, gone: &[PidRef]) {
+        for id in gone {
+            let class = |class| ExtentId { domain: *id, class };
+            for extent in Class::ALL.map(class) {
+                let Some(row) = self.rows.remove(&extent) else { continue };
+                let class = self.classes.leave(row.class);
+                class.lived(secs(self.now.saturating_sub(started(*id))));
+                if row.home.node().is_some() {
+                    class.stayed(row.home.age(row.seen), false);
+                }
+            }
         }
     }
 
@@ -191,6 +231,9 @@ impl Table {
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
             let ours = row.moving.take_if(|(order, _)| order.seq == outcome.seq);
             let Some((_, before)) = ours else { continue };
+            let price = row.costs.price_of(outcome.moved(), &config.policy);
+            row.paid += price;
+            row.work.moved(price);
             match outcome.end {
                 // Half of what was asked is less than the estimate can err by.
                 End::Done if outcome.moved() >= outcome.asked.div_ceil(2) => {
@@ -205,6 +248,32 @@ impl Table {
 }
 
 impl Row {
+    /// Whether the forecast may decide: what we have paid is within its credit, and would be with
+    /// one more move.
+    pub(crate) fn on_credit(&self, config: &Config) -> bool {
+        let PolicyConfig { credit_rate, credit_moves, forecast, .. } = config.policy;
+        let price = self.costs.whole_price;
+        forecast != Forecasting::Off
+            && self.home.node().is_some()
+            && self.paid + price <= credit_rate * self.work.optimum() + credit_moves * price
+    }
+
+    fn forecast(&self, config: &Config, id: PidRef, class: &mut Residences) -> f64 {
+        let Some(home) = self.home.node() else { return f64::INFINITY };
+        let (gain, price) = (policy::gain(self, home), self.costs.price[usize::from(home.0)]);
+        if gain <= 0.0 || price <= 0.0 {
+            return f64::INFINITY;
+        }
+        match config.policy.forecast {
+            Forecasting::Off => f64::INFINITY,
+            Forecasting::Always(share) => share * price / gain,
+            Forecasting::Learned => {
+                let age = secs(self.home.since.saturating_sub(started(id)));
+                class.wait(price / gain, self.allowed.len(), age)
+            }
+        }
+    }
+
     /// A move of it is under way, or its effect is not seen yet.
     pub(crate) fn busy(&self) -> bool {
         self.moving.is_some() || self.check.is_some()
@@ -266,6 +335,11 @@ impl Table {
             .map(|(order, _)| order.at_most)
             .fold(0, Pages::saturating_add)
     }
+}
+
+/// When a process began. USER_HZ is 100 on every architecture but Alpha and ia64.
+fn started(id: PidRef) -> Nanos {
+    id.start.saturating_mul(10_000_000)
 }
 
 pub(crate) fn secs(span: Nanos) -> f64 {

@@ -93,6 +93,15 @@ impl Costs {
         known
     }
 
+    /// What a move of so many pages has cost.
+    pub(crate) fn price_of(&self, moved: Pages, config: &PolicyConfig) -> f64 {
+        if moved == 0 {
+            0.0
+        } else {
+            sane(config.price_per_page.mid) * moved as f64 + sane_wide(config.price_per_move)
+        }
+    }
+
     fn set_prices(&mut self, config: &PolicyConfig) {
         let per_page = sane(config.price_per_page.mid);
         let per_move = sane_wide(config.price_per_move);

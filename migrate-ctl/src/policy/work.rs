@@ -16,8 +16,9 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Takes one tick in. A closed node is no state at all: nobody can be there.
-    pub(crate) fn step(&mut self, costs: &Costs, open: &[bool]) {
+    /// Takes one tick in. A closed node is no state at all: nobody can be there. While a move is
+    /// under way its price is not known yet, and nothing is reached by way of `as placed`.
+    pub(crate) fn step(&mut self, costs: &Costs, open: &[bool], moving: bool) {
         let placed = costs.placed();
         if self.least.len() != placed + 1 {
             self.least.clear();
@@ -32,16 +33,36 @@ impl Work {
         // No state may cost more than another one and the way from there. Prices change as
         // memory grows and moves, so this also takes in every change of the placement: where
         // the pages have arrived on a node, the way to it is free and both states cost the same.
+        let way = |from: usize, to: usize| {
+            if moving && from == placed && to != placed {
+                f64::INFINITY
+            } else {
+                costs.between(from, to)
+            }
+        };
         for to in 0..=placed {
             let closed = open.get(to).is_some_and(|open| !open);
             self.least[to] = if closed {
                 f64::INFINITY
             } else {
                 (0..=placed)
-                    .map(|from| self.next[from] + costs.between(from, to))
+                    .map(|from| self.next[from] + way(from, to))
                     .fold(f64::INFINITY, f64::min)
             };
         }
+    }
+
+    /// Our move of the memory is over: its new place was not reached for free.
+    pub(crate) fn moved(&mut self, price: f64) {
+        if let Some(placed) = self.least.last_mut() {
+            *placed += price;
+        }
+    }
+
+    /// The least that a clairvoyant could have paid so far, as modelled.
+    pub(crate) fn optimum(&self) -> f64 {
+        let least = self.least.iter().copied().fold(f64::INFINITY, f64::min);
+        if least.is_finite() { least } else { 0.0 }
     }
 
     /// Where to go now; none: stay. A tie stays.
