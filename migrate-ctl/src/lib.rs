@@ -24,6 +24,7 @@ pub mod config;
 pub mod table;
 pub mod policy;
 pub mod guards;
+pub mod plain;
 pub mod simulation;
 
 pub mod mover;

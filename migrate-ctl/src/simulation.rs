@@ -3,3 +3,5 @@
 //! The yardstick of the policy. Nothing here runs in the daemon.
 
 pub mod traces;
+pub mod game;
+pub mod yardstick;

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::{self, Accel, End, Guest, Load, Node, Rig};
 use crate::kernels;
 use crate::packages;
-use crate::paths::say;
+use crate::paths::{self, cargo, say};
 
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// What the guest puts before a line of results.
@@ -26,6 +27,8 @@ const RESULT: &str = "BENCH ";
 pub(crate) enum Args {
     /// Instructions an operation, by probe, in a guest whose clock counts them.
     Probes(Probes),
+    /// What the policy pays on simulated traces, beside plain policies and a clairvoyant.
+    Policy(Policy),
     /// The remote share as exported, beside what a far guest's emulator has counted.
     Share(share::Args),
 }
@@ -40,6 +43,15 @@ pub(crate) struct Probes {
     /// Beside bpftrace one-liners that count the same.
     #[arg(long)]
     bpftrace: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Policy {
+    /// Of the traces.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,6 +106,7 @@ const LITTLE: f64 = 0.4;
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args {
         Args::Probes(args) => probes(args),
+        Args::Policy(args) => policy(args),
         Args::Share(args) => share::run(args),
     }
 }
@@ -127,6 +140,15 @@ fn probes(args: &Probes) -> Result<ExitCode> {
         Output::Json => say(serde_json::to_string_pretty(&lines)?),
         Output::Text => say(table(&kernel.release, &lines)),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn policy(args: &Policy) -> Result<ExitCode> {
+    let (seed, output) = (args.seed.to_string(), args.output.to_possible_value());
+    let output = output.as_ref().map_or("text", PossibleValue::get_name);
+    let mut bench = cargo();
+    bench.args(["bench", "--quiet", "--package", "migrate-ctl", "--bench", "policy", "--"]);
+    paths::run(bench.args(["--seed", &seed, "--output", output]))?;
     Ok(ExitCode::SUCCESS)
 }
 

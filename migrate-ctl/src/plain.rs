@@ -1,0 +1,147 @@
+//! What would a plain policy have paid?
+//!
+//! Each is what some tool or administrator does, or an end of the scale. They
+//! see the same modelled costs as our policy, know no guards, and their moves
+//! always succeed. For comparison only: nothing here decides anything.
+
+use serde::Serialize;
+
+use crate::model::Pages;
+use crate::policy::cost::Costs;
+use crate::policy::work::Work;
+
+/// A policy in one sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plain {
+    /// Memory stays where it is.
+    Never,
+    /// It goes to the best node of the last tick.
+    AtOnce,
+    /// It goes there after five seconds in a row of which each tick lost something.
+    FixedThreshold,
+    /// The work function alone, without a forecast.
+    WorkFunction,
+    /// The cheapest of all ways, by one who knows the future.
+    Clairvoyant,
+}
+
+impl Plain {
+    pub const ALL: [Self; 5] =
+        [Self::Never, Self::AtOnce, Self::FixedThreshold, Self::WorkFunction, Self::Clairvoyant];
+
+    /// The word used in tables and JSON alike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::AtOnce => "at_once",
+            Self::FixedThreshold => "fixed_threshold",
+            Self::WorkFunction => "work_function",
+            Self::Clairvoyant => "clairvoyant",
+        }
+    }
+}
+
+/// Seconds that the fixed threshold waits.
+const THRESHOLD: f64 = 5.0;
+
+/// One extent under a plain policy. Seconds are seconds lost by the application.
+#[derive(Clone, Debug)]
+pub struct Player {
+    policy: Plain,
+    /// Where its memory is: a node, or none for where it was at first.
+    at: Option<usize>,
+    work: Work,
+    /// Seconds in a row that lost something, and the best node of the last tick.
+    bad: f64,
+    better: Option<usize>,
+    /// What its state costs, kept to save an allocation.
+    here: Costs,
+    paid: f64,
+    pub moves: u64,
+    /// Pages that those moves took along.
+    pub pages: Pages,
+}
+
+impl Player {
+    pub fn new(policy: Plain) -> Self {
+        Self {
+            policy,
+            at: None,
+            work: Work::default(),
+            bad: 0.0,
+            better: None,
+            here: Costs::default(),
+            paid: 0.0,
+            moves: 0,
+            pages: 0,
+        }
+    }
+
+    /// Lost so far by staying and moving.
+    pub fn paid(&self) -> f64 {
+        if self.policy == Plain::Clairvoyant { self.work.optimum() } else { self.paid }
+    }
+
+    /// The node it is on; none: where it was at first.
+    pub fn at(&self) -> Option<usize> {
+        self.at
+    }
+
+    /// Moves before the tick, knowing only the ticks before it; says what that cost.
+    pub(crate) fn go(&mut self, gamma: f64) -> f64 {
+        let to = match self.policy {
+            Plain::Never | Plain::Clairvoyant => None,
+            Plain::AtOnce => self.better,
+            Plain::FixedThreshold => self.better.filter(|_| self.bad >= THRESHOLD - 1e-6),
+            Plain::WorkFunction => self.work.choice(&self.here, gamma),
+        };
+        let Some(to) = to else { return 0.0 };
+        let price = self.here.price.get(to).copied().unwrap_or(0.0);
+        self.pages += self.here.off_node(to);
+        self.moves += 1;
+        (self.at, self.bad, self.better) = (Some(to), 0.0, None);
+        self.here = at(&self.here, Some(to));
+        self.paid += price;
+        self.work.moved(price);
+        price
+    }
+
+    /// Takes in what the tick has cost in each state, as it looks with the memory where it was at
+    /// first. What it really lost is told apart, since what is seen may be wrong.
+    pub(crate) fn see(&mut self, costs: &Costs, open: &[bool], seconds: f64, lost: f64) {
+        self.here = at(costs, self.at);
+        self.work.step(&self.here, open, false);
+        self.paid += lost;
+        let here = self.here.loss.last().copied().unwrap_or(0.0);
+        let least = |best: (Option<usize>, f64), (node, loss): (usize, f64)| {
+            if loss < best.1 && open[node] { (Some(node), loss) } else { best }
+        };
+        let nodes = self.here.loss.iter().copied().take(open.len()).enumerate();
+        self.better = nodes.fold((None, here), least).0;
+        self.bad = if self.better.is_some() { self.bad + seconds } else { 0.0 };
+    }
+
+    /// What this state loses in a tick of such costs.
+    pub(crate) fn loss(&self, costs: &Costs) -> f64 {
+        let state = self.at.unwrap_or_else(|| costs.placed());
+        costs.loss.get(state).copied().unwrap_or(0.0)
+    }
+}
+
+/// The same costs with the memory on this node.
+fn at(costs: &Costs, node: Option<usize>) -> Costs {
+    let mut costs = costs.clone();
+    if let Some(node) = node.filter(|&node| node < costs.placed()) {
+        let total: f64 = costs.pages.iter().sum();
+        let placed = costs.placed();
+        costs.loss[placed] = costs.loss[node];
+        costs.price.fill(costs.whole_price);
+        costs.price[node] = 0.0;
+        costs.pages.fill(0.0);
+        if let Some(on) = costs.pages.get_mut(node) {
+            *on = total;
+        }
+    }
+    costs
+}

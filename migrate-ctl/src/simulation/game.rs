@@ -1,0 +1,240 @@
+//! A policy plays a trace: what does it pay, and what would a clairvoyant?
+//!
+//! Our policy plays as it runs: each tick goes through the task table as the
+//! sampler would have filled it, and each decision is carried out at once. The
+//! guards are off, so that the figures are those of the core. At the start of a
+//! tick it may move, knowing only the ticks before it, pays for the move, and
+//! then pays what the tick loses where the memory is.
+
+use crate::config::{Config, Forecasting};
+use crate::model::{
+    Class, DomainObs, End, Est, ExtentId, ExtentObs, Input, Leg, Mempolicy, Nanos, Node, NodeId,
+    NodeObs, NodeVec, Order, Outcome, PidRef, Reason, Source, Tick, Verdict,
+};
+use crate::plain::{Plain, Player};
+use crate::policy;
+use crate::policy::cost::Costs;
+use crate::simulation::traces::{BAD, HOME, TICK};
+use crate::table::{Table, absorb};
+
+/// 512 MiB.
+const PAGES: f32 = 131_072.0;
+/// Half of the time waits for memory that is twice as slow, which makes the 30 % of [`BAD`].
+const BOUNDNESS: f32 = 3.0 / 7.0;
+const DT: Nanos = 100_000_000;
+
+/// What a tick loses by node, in seconds. An adversary looks where the memory is.
+pub trait World {
+    fn loss(&mut self, tick: usize, at: usize) -> Vec<f64>;
+}
+
+impl<F: FnMut(usize, usize) -> Vec<f64>> World for F {
+    fn loss(&mut self, tick: usize, at: usize) -> Vec<f64> {
+        self(tick, at)
+    }
+}
+
+/// One game's length, its prices, and what the policy is made to believe.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub nodes: usize,
+    pub ticks: usize,
+    /// Seconds that a move costs.
+    pub price: f64,
+    /// Penalties look so many times as large as they are.
+    pub looks: f64,
+}
+
+/// Seconds paid, by us and by the clairvoyant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Paid {
+    pub ours: f64,
+    pub optimum: f64,
+}
+
+/// Anything that plays.
+pub trait Policy {
+    /// Whose tasks these are; what is learned of a class is kept.
+    fn play(&mut self, rules: Rules, class: &str, world: &mut dyn World) -> Paid;
+}
+
+impl Policy for Plain {
+    fn play(&mut self, rules: Rules, _class: &str, world: &mut dyn World) -> Paid {
+        let gamma = Config::default().policy.gamma;
+        let open = vec![true; rules.nodes];
+        let (mut player, mut best) = (Player::new(*self), Player::new(Self::Clairvoyant));
+        for tick in 0..rules.ticks {
+            player.go(gamma);
+            let loss = world.loss(tick, player.at().unwrap_or(HOME));
+            let real = costs(rules.price, &loss, 1.0);
+            let lost = player.loss(&real);
+            player.see(&costs(rules.price, &loss, rules.looks), &open, TICK, lost);
+            best.see(&real, &open, TICK, 0.0);
+        }
+        let optimum = best.paid();
+        let ours = if *self == Self::Clairvoyant { optimum } else { player.paid() };
+        Paid { ours, optimum }
+    }
+}
+
+/// Seen with the memory where it was at first.
+fn costs(price: f64, loss: &[f64], looks: f64) -> Costs {
+    let mut seen: Vec<f64> = loss.iter().map(|loss| loss * looks).collect();
+    seen.push(seen[HOME]);
+    let alone = |node: usize, there: f64, here: f64| if node == HOME { there } else { here };
+    Costs {
+        loss: seen,
+        price: (0..loss.len()).map(|node| alone(node, 0.0, price)).collect(),
+        whole_price: price,
+        pages: (0..loss.len()).map(|node| alone(node, f64::from(PAGES), 0.0)).collect(),
+        ..Costs::default()
+    }
+}
+
+/// Our policy, with all that it has learned.
+#[derive(Debug)]
+pub struct Migrate {
+    table: Table,
+    config: Config,
+    now: Nanos,
+    pid: u32,
+}
+
+impl Migrate {
+    pub fn new(forecast: Forecasting) -> Self {
+        let guards_off = Reason::ALL.map(|reason| reason.name().to_owned()).to_vec();
+        let mut config = Config { guards_off, ..Config::default() };
+        config.policy.forecast = forecast;
+        config.policy.price_per_move = 0.0;
+        Self { table: Table::default(), config, now: 0, pid: 0 }
+    }
+
+    fn tick(&mut self, domains: Vec<DomainObs>, gone: Vec<PidRef>, nodes: NodeVec<NodeObs>) {
+        self.now += DT;
+        let tick = Tick { now: self.now, dt: DT, nodes, domains, gone };
+        absorb(&mut self.table, &self.config, &Input::Tick(tick));
+    }
+
+    /// Where the memory goes now.
+    fn order(&mut self) -> Option<Node> {
+        let mut decisions = policy::decide(&self.table, &self.config).into_iter();
+        let order = decisions.find_map(|decision| match decision.verdict {
+            Verdict::Move(order) => Some(order),
+            Verdict::Stay => None,
+        })?;
+        absorb(&mut self.table, &self.config, &Input::Ordered(order.clone()));
+        absorb(&mut self.table, &self.config, &Input::Progress(arrived(&order)));
+        Some(order.to)
+    }
+}
+
+impl Policy for Migrate {
+    fn play(&mut self, rules: Rules, class: &str, world: &mut dyn World) -> Paid {
+        self.pid += 1;
+        self.now += DT;
+        let id = PidRef { pid: self.pid, start: self.now / 10_000_000 };
+        #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough")]
+        let price = (rules.price / f64::from(PAGES)) as f32;
+        self.config.policy.price_per_page = Est::exact(price, Source::Prior);
+        let mut best = Player::new(Plain::Clairvoyant);
+        let open = vec![true; rules.nodes];
+        let (mut ours, mut at) = (0.0, HOME);
+        for tick in 0..rules.ticks {
+            if tick > 0
+                && let Some(to) = self.order()
+            {
+                (ours, at) = (ours + rules.price, usize::from(to.0));
+            }
+            let loss = world.loss(tick, at);
+            ours += loss[at];
+            best.see(&costs(rules.price, &loss, 1.0), &open, TICK, 0.0);
+            let runs_on = runs_on(&loss);
+            let domain = domain(id, class, runs_on, at, &loss, rules.looks);
+            self.tick(vec![domain], vec![], nodes(runs_on, &loss));
+        }
+        self.tick(vec![], vec![id], nodes(0, &vec![0.0; rules.nodes]));
+        Paid { ours, optimum: best.paid() }
+    }
+}
+
+/// The first of the nodes that lose least.
+fn runs_on(loss: &[f64]) -> usize {
+    (0..loss.len()).min_by(|&a, &b| loss[a].total_cmp(&loss[b])).unwrap_or(HOME)
+}
+
+/// The CPU time by which our model sees just this loss.
+fn domain(
+    id: PidRef,
+    class: &str,
+    runs_on: usize,
+    at: usize,
+    loss: &[f64],
+    looks: f64,
+) -> DomainObs {
+    let bound = f64::from(BOUNDNESS);
+    let cpu = looks * (BAD / bound + loss[at]);
+    let count = loss.len();
+    let on = |node: Node, there: usize| usize::from(node.0) == there;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below a second")]
+    let nanos = (cpu * 1e9).round() as Nanos;
+    let pages = NodeVec::from_fn(count, |n| {
+        Est::exact(if on(n, at) { PAGES } else { 0.0 }, Source::Pagemap)
+    });
+    DomainObs {
+        id,
+        comm: "simulated".to_owned(),
+        cgroup: format!("/{class}"),
+        cpu: NodeVec::from_fn(count, |n| if on(n, runs_on) { nanos } else { 0 }),
+        faults: crate::model::Faults::default(),
+        grown: 0,
+        accesses: crate::model::Accesses::default(),
+        hints: vec![],
+        migrated: vec![],
+        unmovable: None,
+        boundness: Est::exact(BOUNDNESS, Source::Prior),
+        extents: vec![ExtentObs {
+            id: ExtentId { domain: id, class: Class::PrivateAnonymous },
+            pages,
+            alongside: 0,
+            mempolicy: Mempolicy::Default,
+            allowed: NodeVec::filled(count, true),
+        }],
+    }
+}
+
+/// Nodes of 64 GiB; memory that loses is slower from where the task runs.
+fn nodes(runs_on: usize, loss: &[f64]) -> NodeVec<NodeObs> {
+    let count = loss.len();
+    #[expect(clippy::cast_possible_truncation, reason = "1 or 2")]
+    let latency = |from: Node, to: Node| {
+        let lost = if usize::from(from.0) == runs_on { loss[usize::from(to.0)] } else { 0.0 };
+        Est::exact(1.0 + (lost / BAD) as f32, Source::Prior)
+    };
+    NodeVec::from_fn(count, |from| NodeObs {
+        id: NodeId(from.0),
+        has_cpus: true,
+        has_memory: true,
+        free: 1 << 24,
+        high_watermark: 1_000,
+        inactive_file: 0,
+        latency: NodeVec::from_fn(count, |to| latency(from, to)),
+    })
+}
+
+/// All of it, as the mover would report.
+fn arrived(order: &Order) -> Outcome {
+    let Order { seq, target, to, pages: asked, .. } = *order;
+    let from = order.from.iter().find_map(|(node, &from)| from.then_some(node)).unwrap_or(to);
+    let legs = vec![Leg { from, moved: asked, failed: 0, duration: 1 }];
+    Outcome {
+        seq,
+        target,
+        to,
+        asked,
+        legs,
+        left: vec![],
+        unmovable: None,
+        end: End::Done,
+        duration: 1,
+    }
+}
