@@ -1,9 +1,23 @@
-//! How good is the policy? Run by `cargo xtask bench policy`.
+//! How good and how fast is the policy? Run by `cargo xtask bench policy`.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use migrate_ctl::config::Config;
+use migrate_ctl::contest::world::World;
+use migrate_ctl::model::Input;
+use migrate_ctl::policy;
+use migrate_ctl::simulation::fleet::Fleet;
+use migrate_ctl::simulation::machines::Machine;
 use migrate_ctl::simulation::yardstick;
+use migrate_ctl::table::{Table, absorb};
+
+/// Processes and nodes of the tick that is timed.
+const FLEET: (usize, usize) = (10_000, 8);
+/// The first ticks allocate.
+const WARM_UP: usize = 50;
+const TICKS: usize = 200;
 
 #[derive(Parser)]
 struct Args {
@@ -63,5 +77,37 @@ fn main() -> ExitCode {
             f.stay
         );
     }
+    let [median, worst] = ticks(args.seed);
+    let (processes, nodes) = FLEET;
+    println!(
+        "a tick over {processes} processes on {nodes} nodes: {:.2} ms of policy time, at most {:.2} ms \
+         ({TICKS} ticks)",
+        median.as_secs_f64() * 1e3,
+        worst.as_secs_f64() * 1e3
+    );
     ExitCode::SUCCESS
+}
+
+/// The median and the longest.
+fn ticks(seed: u64) -> [Duration; 2] {
+    let config = Config::default();
+    let mut fleet = Fleet::new(seed, FLEET.0, &Machine::uniform(FLEET.1), None);
+    let (mut table, mut world) = (Table::default(), World::default());
+    let mut spans: Vec<Duration> = Vec::with_capacity(TICKS);
+    for number in 0..WARM_UP + TICKS {
+        let mut tick = fleet.tick();
+        world.show(&mut tick);
+        let tick = Input::Tick(tick);
+        let begin = Instant::now();
+        absorb(&mut table, &config, &tick);
+        let decisions = std::hint::black_box(policy::decide(&table, &config));
+        if number >= WARM_UP {
+            spans.push(begin.elapsed());
+        }
+        for input in world.carry_out(&decisions) {
+            absorb(&mut table, &config, &input);
+        }
+    }
+    spans.sort_unstable();
+    [spans[TICKS / 2], spans[TICKS - 1]]
 }

@@ -25,6 +25,7 @@ pub mod table;
 pub mod policy;
 pub mod guards;
 pub mod plain;
+pub mod contest;
 pub mod simulation;
 
 pub mod mover;

@@ -3,5 +3,7 @@
 //! The yardstick of the policy. Nothing here runs in the daemon.
 
 pub mod traces;
+pub mod machines;
+pub mod fleet;
 pub mod game;
 pub mod yardstick;

@@ -38,20 +38,6 @@ impl Costs {
         self.price.len()
     }
 
-    /// Price of going from one state to another.
-    pub(crate) fn between(&self, from: usize, to: usize) -> f64 {
-        let placed = self.placed();
-        if from == to {
-            0.0
-        } else if from == placed {
-            self.price[to]
-        } else if to == placed {
-            self.price[from]
-        } else {
-            self.whole_price
-        }
-    }
-
     /// Pages that a move to this node would take along.
     pub(crate) fn off_node(&self, node: usize) -> Pages {
         let off = self.pages.iter().sum::<f64>() - self.pages[node];
@@ -87,7 +73,7 @@ impl Costs {
         let known = count > 0 && pages.len() == count;
         let total: f64 = self.pages.iter().sum();
         if known && total > 0.0 {
-            self.set_losses(total, nodes, sane(domain.boundness.low).min(1.0));
+            self.set_losses(total, nodes, bound(domain.boundness));
             self.set_remote(total, pages);
         }
         known
@@ -123,7 +109,7 @@ impl Costs {
             let as_placed =
                 (0..placed).map(|k| self.pages[k] / total * slowness(node, k)).sum::<f64>();
             // The time that the same work would have waited for local memory.
-            let waits = cpu / (1.0 + bound * (as_placed - 1.0)) * bound;
+            let waits = cpu / stretch(bound, as_placed) * bound;
             for k in 0..placed {
                 self.loss[k] += waits * (slowness(node, k) - 1.0);
             }
@@ -164,8 +150,18 @@ impl Costs {
     }
 }
 
+/// Share of the time on local memory that waits for memory, at its low end.
+pub(crate) fn bound(boundness: Est) -> f64 {
+    sane(boundness.low).min(1.0)
+}
+
+/// Time that work takes on memory of such latency ÷ the time that it takes on local memory.
+pub(crate) fn stretch(bound: f64, slowness: f64) -> f64 {
+    1.0 + bound * (slowness - 1.0)
+}
+
 /// Latency of another node's memory ÷ local latency, at its low end.
-fn slowness(node: &NodeObs, to: usize) -> f64 {
+pub(crate) fn slowness(node: &NodeObs, to: usize) -> f64 {
     let to = u16::try_from(to).ok().map(Node);
     to.and_then(|to| node.latency.get(to)).map_or(1.0, |ratio| sane(ratio.low).clamp(1.0, SLOWEST))
 }

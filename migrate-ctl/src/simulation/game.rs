@@ -7,9 +7,10 @@
 //! then pays what the tick loses where the memory is.
 
 use crate::config::{Config, Forecasting};
+use crate::contest::world::arrived;
 use crate::model::{
-    Class, DomainObs, End, Est, ExtentId, ExtentObs, Input, Leg, Mempolicy, Nanos, Node, NodeId,
-    NodeObs, NodeVec, Order, Outcome, PidRef, Reason, Source, Tick, Verdict,
+    Class, DomainObs, Est, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeId, NodeObs,
+    NodeVec, PidRef, Reason, Source, Tick, Verdict,
 };
 use crate::plain::{Plain, Player};
 use crate::policy;
@@ -219,22 +220,4 @@ fn nodes(runs_on: usize, loss: &[f64]) -> NodeVec<NodeObs> {
         inactive_file: 0,
         latency: NodeVec::from_fn(count, |to| latency(from, to)),
     })
-}
-
-/// All of it, as the mover would report.
-fn arrived(order: &Order) -> Outcome {
-    let Order { seq, target, to, pages: asked, .. } = *order;
-    let from = order.from.iter().find_map(|(node, &from)| from.then_some(node)).unwrap_or(to);
-    let legs = vec![Leg { from, moved: asked, failed: 0, duration: 1 }];
-    Outcome {
-        seq,
-        target,
-        to,
-        asked,
-        legs,
-        left: vec![],
-        unmovable: None,
-        end: End::Done,
-        duration: 1,
-    }
 }

@@ -1,0 +1,3 @@
+//! The same ticks, played by different policies: what would each have cost?
+
+pub mod world;
