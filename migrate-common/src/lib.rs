@@ -386,6 +386,8 @@ pub struct OwnMove {
     pub tried: u64,
     pub refused: u64,
     pub put_back: u64,
+    /// Huge pages among those moved, each once.
+    pub huge: u64,
 }
 
 /// Slots of the `LOST` array: what could not be counted, mostly by the map that had no room.
@@ -429,7 +431,7 @@ const _: () = {
     assert!(size_of::<MigrationTotals>() == 32);
     assert!(size_of::<Durations>() == 16 + 8 * BUCKETS);
     assert!(size_of::<Migrations>() == 16 + 8 * BUCKETS + 8 * (5 + MODES));
-    assert!(size_of::<OwnMove>() == 48);
+    assert!(size_of::<OwnMove>() == 56);
     assert!(TOUCHED_SLOTS.is_power_of_two());
     assert!(size_of::<Touched>() == 8 * TOUCHED_SLOTS);
 };

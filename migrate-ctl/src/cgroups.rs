@@ -47,7 +47,7 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
         for forecast in domain.extents.iter().filter_map(|extent| forecasts.get(&extent.id)) {
             let sum = sums.entry(printable(&domain.cgroup)).or_default();
             sum.cpu += cpu;
-            sum.loss += forecast.loss_rate;
+            sum.loss += forecast.loss_rate.low;
             if let Some(remote) = forecast.remote {
                 sum.known += cpu;
                 sum.low += cpu * f64::from(remote.low);
@@ -68,8 +68,8 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
 mod tests {
     use super::{SHOWN, busiest};
     use crate::model::{
-        Accesses, Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Faults, Forecast,
-        Mempolicy, NodeVec, PidRef, Reason, Source, Tick, Verdict,
+        Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Forecast, NodeVec, PidRef, Reason,
+        Source, Tick, Verdict,
     };
 
     #[test]
@@ -120,37 +120,23 @@ mod tests {
             let id = PidRef { pid, start: 0 };
             let extent = ExtentId { domain: id, class: Class::PrivateAnonymous };
             domains.push(DomainObs {
-                id,
-                comm: String::new(),
                 cgroup: cgroup.to_owned(),
                 cpu: NodeVec::filled(2, cpu),
-                faults: Faults::default(),
-                grown: 0,
-                accesses: Accesses::default(),
-                hints: vec![],
-                migrated: vec![],
-                unmovable: None,
-                boundness: Est::exact(0.1, Source::Prior),
-                extents: vec![ExtentObs {
-                    id: extent,
-                    pages: NodeVec::default(),
-                    alongside: 0,
-                    mempolicy: Mempolicy::Unknown,
-                    allowed: NodeVec::filled(2, true),
-                }],
+                extents: vec![ExtentObs::unknown(id, 2)],
+                ..DomainObs::idle(id, 2)
             });
             let forecast = Forecast {
                 remote: remote.map(|share| Est {
                     low: 0.5 * share,
                     ..Est::exact(share, Source::CpuPlacement)
                 }),
-                loss_rate,
+                loss_rate: Est::exact(loss_rate, Source::Prior),
                 ..Forecast::NOTHING
             };
             let (verdict, reason) = (Verdict::Stay, Reason::NotYet);
             decisions.push(Decision { seq: 0, now: 0, extent, verdict, reason, forecast });
         }
         let nodes = NodeVec::default();
-        (Tick { now: 0, dt: 1, nodes, domains, gone: Vec::new() }, decisions)
+        (Tick { now: 0, dt: 1, busy: 0.0, nodes, domains, gone: Vec::new() }, decisions)
     }
 }

@@ -44,6 +44,10 @@ pub struct PolicyConfig {
     pub mempolicy_fresh_seconds: f64,
     /// First cool-down after a move that failed or did not help; it doubles.
     pub cool_down_seconds: f64,
+    /// Share of the moves, 0 to 1, that are held back at first, to see what comes without them.
+    pub hold_back: f64,
+    /// How long a move's effect is watched, and a move is held back.
+    pub horizon_seconds: f64,
 }
 
 /// Where the forecast of how long a task stays comes from.
@@ -92,6 +96,12 @@ impl Default for PolicyConfig {
             // One may be set at any moment, so it is read again just before a move.
             mempolicy_fresh_seconds: 5.0,
             cool_down_seconds: 60.0,
+            // One in twenty: with a hundred moves five comparisons, and what they cost is a
+            // horizon of staying each.
+            hold_back: 0.05,
+            // Some thirty ticks: enough for the mean of a pace that scatters by a fifth to be
+            // known within a tenth.
+            horizon_seconds: 30.0,
         }
     }
 }

@@ -292,6 +292,7 @@ mod tests {
             free: 0,
             high_watermark: 0,
             inactive_file: 0,
+            reclaimed: 0,
             latency: ratios(),
         };
         let mut nodes = NodeVec::filled(2, node);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Decision, End, Node, Outcome, Pages, Reason, Verdict};
+use crate::model::{Decision, End, Node, Outcome, Pages, Reason};
 
 /// Sums since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,8 +11,8 @@ pub struct Ledger {
     pub pairs: BTreeMap<(Node, Node), PairTotals>,
     /// Moves by how they ended.
     pub ended: BTreeMap<End, u64>,
-    /// Decisions by verdict (`true`: move) and reason.
-    pub decisions: BTreeMap<(bool, Reason), u64>,
+    /// Decisions by the verdict's word and the reason.
+    pub decisions: BTreeMap<(&'static str, Reason), u64>,
     /// Moves after which at most half of the remote share was left, and the others.
     pub helped: u64,
     pub not_helped: u64,
@@ -28,8 +28,8 @@ pub struct PairTotals {
 
 impl Ledger {
     pub fn record_decision(&mut self, decision: &Decision) {
-        let moves = matches!(decision.verdict, Verdict::Move(_));
-        add(self.decisions.entry((moves, decision.reason)).or_default(), 1);
+        let key = (decision.verdict.name(), decision.reason);
+        add(self.decisions.entry(key).or_default(), 1);
     }
 
     pub fn record_outcome(&mut self, outcome: &Outcome) {
@@ -66,19 +66,15 @@ mod tests {
     #[test]
     fn a_move_from_two_nodes_counts_once_and_for_each_pair() {
         let mut ledger = Ledger::default();
-        let leg =
-            |from, moved, failed| Leg { from: Node(from), moved, failed, duration: 500_000_000 };
-        let outcome = Outcome {
-            seq: 1,
-            target: WHO,
-            to: Node(2),
-            asked: 30,
-            legs: vec![leg(0, 10, 1), leg(1, 20, 0)],
-            left: vec![],
-            unmovable: None,
-            end: End::Done,
-            duration: 1_000_000_000,
+        let leg = |from, moved, failed| Leg {
+            from: Node(from),
+            moved,
+            huge: 0,
+            failed,
+            duration: 500_000_000,
         };
+        let legs = vec![leg(0, 10, 1), leg(1, 20, 0)];
+        let outcome = Outcome { legs, ..Outcome::of(&order(Node(2)), End::Done) };
         ledger.record_outcome(&outcome);
         ledger.record_outcome(&Outcome { legs: vec![leg(0, 5, 0)], ..outcome });
         let pair = |calls, moved, failed, seconds| PairTotals { calls, moved, failed, seconds };
@@ -90,30 +86,18 @@ mod tests {
     #[test]
     fn an_end_without_calls_counts_no_pair() {
         let mut ledger = Ledger::default();
-        ledger.record_outcome(&Outcome {
-            seq: 1,
-            target: WHO,
-            to: Node(1),
-            asked: 9,
-            legs: vec![],
-            left: vec![],
-            unmovable: None,
-            end: End::Vanished,
-            duration: 0,
-        });
+        ledger.record_outcome(&Outcome::of(&order(Node(1)), End::Vanished));
         assert_eq!((ledger.ended[&End::Vanished], ledger.pairs.len()), (1, 0));
     }
 
     #[test]
     fn decisions_count_by_verdict_and_reason() {
         let mut ledger = Ledger::default();
-        let (from, to) = (NodeVec::default(), Node(1));
-        let order = Order { seq: 1, target: WHO, from, to, pages: 9, at_most: 9, until: 1 };
-        ledger.record_decision(&decision(Verdict::Move(order), Reason::Pays));
+        ledger.record_decision(&decision(Verdict::Move(order(Node(1))), Reason::Pays));
         ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
         ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
-        assert_eq!(ledger.decisions[&(true, Reason::Pays)], 1);
-        assert_eq!(ledger.decisions[&(false, Reason::NoRoom)], 2);
+        assert_eq!(ledger.decisions[&("move", Reason::Pays)], 1);
+        assert_eq!(ledger.decisions[&("stay", Reason::NoRoom)], 2);
     }
 
     #[test]
@@ -123,6 +107,11 @@ mod tests {
         ledger.record_score(false);
         ledger.record_score(false);
         assert_eq!((ledger.helped, ledger.not_helped), (1, 2));
+    }
+
+    fn order(to: Node) -> Order {
+        let from = NodeVec::default();
+        Order { seq: 1, target: WHO, from, to, pages: 9, at_most: 9, until: 1 }
     }
 
     fn decision(verdict: Verdict, reason: Reason) -> Decision {

@@ -119,6 +119,27 @@ pub enum Source {
     MovePages,
     /// CPU time by node × placement by node.
     CpuPlacement,
+    /// CPU time for each call of the process, near its memory and far from it.
+    Pace,
+    /// What our own moves have cost.
+    Moves,
+}
+
+impl Source {
+    /// The word used in logs, metrics and JSON alike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Firmware => "firmware",
+            Self::Measured => "measured",
+            Self::Configured => "configured",
+            Self::Prior => "prior",
+            Self::Pagemap => "pagemap",
+            Self::MovePages => "move_pages",
+            Self::CpuPlacement => "cpu_placement",
+            Self::Pace => "pace",
+            Self::Moves => "moves",
+        }
+    }
 }
 
 /// A number that is not known exactly: `low ≤ mid ≤ high`, and its source.
@@ -131,6 +152,13 @@ pub struct Est {
 }
 
 impl Est {
+    /// The same, so many times as large.
+    #[must_use]
+    pub fn times(self, factor: f32) -> Self {
+        let Self { low, mid, high, source } = self;
+        Self { low: low * factor, mid: mid * factor, high: high * factor, source }
+    }
+
     pub const fn exact(value: f32, source: Source) -> Self {
         Self { low: value, mid: value, high: value, source }
     }
@@ -150,6 +178,8 @@ pub struct Tick {
     pub now: Nanos,
     /// Since the previous tick.
     pub dt: Nanos,
+    /// Share of the CPU time of all online CPUs that was used, by anyone, 0 to 1.
+    pub busy: f32,
     pub nodes: NodeVec<NodeObs>,
     /// Processes that used CPU time in this tick, by pid.
     pub domains: Vec<DomainObs>,
@@ -167,6 +197,8 @@ pub struct NodeObs {
     /// Sum over the node's zones.
     pub high_watermark: Pages,
     pub inactive_file: Pages,
+    /// Taken off its LRU lists by reclaim in this tick, for whomever.
+    pub reclaimed: Pages,
     /// Latency from this node's CPUs to each node's memory ÷ local latency.
     pub latency: NodeVec<Est>,
 }
@@ -188,8 +220,17 @@ pub struct DomainObs {
     pub cgroup: String,
     /// CPU time in this tick by the node it ran on.
     pub cpu: NodeVec<Nanos>,
+    pub threads: u32,
+    /// `read(2)`, `write(2)` and their kin since it was looked at last, 0 the first time: the work
+    /// that the kernel sees of it without a probe.
+    pub calls: u64,
     /// Page faults since it was looked at last; 0 the first time.
     pub faults: Faults,
+    /// Faults of this tick on pages that were in swap.
+    pub swapped_in: u64,
+    /// How long its threads waited in this tick for pages under migration and for the lock of
+    /// their address space, added up; waits that ended in it.
+    pub waited: Nanos,
     /// Pages by which its resident set has grown since then.
     pub grown: i64,
     /// Samples of its loads in this tick; all 0 where no PMU takes them.
@@ -204,6 +245,30 @@ pub struct DomainObs {
     /// Share of the time that the same work takes on local memory which waits for memory.
     pub boundness: Est,
     pub extents: Vec<ExtentObs>,
+}
+
+impl DomainObs {
+    /// A process of which nothing was seen, on a machine with so many nodes.
+    pub fn idle(id: PidRef, nodes: usize) -> Self {
+        Self {
+            id,
+            comm: String::new(),
+            cgroup: String::new(),
+            cpu: NodeVec::filled(nodes, 0),
+            threads: 1,
+            calls: 0,
+            faults: Faults::default(),
+            swapped_in: 0,
+            waited: 0,
+            grown: 0,
+            accesses: Accesses::default(),
+            hints: Vec::new(),
+            migrated: Vec::new(),
+            unmovable: None,
+            boundness: Est::exact(0.0, Source::Prior),
+            extents: Vec::new(),
+        }
+    }
 }
 
 /// Page faults as the kernel counts them for `getrusage`.
@@ -303,12 +368,31 @@ pub struct ExtentObs {
     pub id: ExtentId,
     /// Resident pages by node; empty while nothing is known.
     pub pages: NodeVec<Est>,
+    /// All resident pages of the class, those too that others map or that were not found.
+    pub resident: Pages,
+    /// Share of `pages` in huge pages, 0 to 1.
+    pub huge: f32,
     /// The most that a direct move takes along besides: pages of other classes, which follow
     /// where nobody else maps them.
     pub alongside: Pages,
     pub mempolicy: Mempolicy,
     /// `Mems_allowed` of the process: its cpuset's nodes.
     pub allowed: NodeMask,
+}
+
+impl ExtentObs {
+    /// Private anonymous memory of which nothing is known, allowed on all of so many nodes.
+    pub fn unknown(domain: PidRef, nodes: usize) -> Self {
+        Self {
+            id: ExtentId { domain, class: Class::PrivateAnonymous },
+            pages: NodeVec::default(),
+            resident: 0,
+            huge: 0.0,
+            alongside: 0,
+            mempolicy: Mempolicy::Unknown,
+            allowed: NodeVec::filled(nodes, true),
+        }
+    }
 }
 
 /// What the process's owner asked the kernel for.
@@ -330,6 +414,8 @@ pub enum Input {
     Tick(Tick),
     /// The mover has been given this order.
     Ordered(Order),
+    /// This order was kept from the mover, to see what becomes of the process without it.
+    HeldBack(Order),
     Progress(Outcome),
 }
 
@@ -349,6 +435,19 @@ pub struct Decision {
 pub enum Verdict {
     Stay,
     Move(Order),
+    /// It would move, but is of the share that stays for comparison.
+    HoldBack(Order),
+}
+
+impl Verdict {
+    /// The word used in logs, metrics and JSON alike.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Stay => "stay",
+            Self::Move(_) => "move",
+            Self::HoldBack(_) => "hold_back",
+        }
+    }
 }
 
 /// Why a verdict is what it is.
@@ -381,10 +480,36 @@ pub enum Reason {
     Excluded,
     /// A move of it is under way.
     Moving,
+    /// Its threads run on several nodes, and none of them wins.
+    Spread,
+    /// Most of its memory is mapped by others, too.
+    Shared,
+    /// It has just begun, and most processes end soon.
+    Young,
+    /// Its memory is still growing: first touch places it near its CPU anyway.
+    Growing,
+    /// Its pages are on their way out to swap and back.
+    Swapping,
+    /// Most of its folios could not be moved when somebody tried.
+    Unmovable,
+    /// So few pages that the caches hold them.
+    TooSmall,
+    /// The better node has no CPUs: its memory is a slower tier, or nobody's own.
+    SlowNode,
+    /// The target's memory is being reclaimed.
+    Reclaiming,
+    /// Somebody else is moving its pages.
+    OtherMover,
+    /// As many moves are under way as may be.
+    Concurrency,
+    /// It ran slower after the same move before.
+    Hurt,
+    /// It is of the share that stays for a while, for comparison.
+    HeldBack,
 }
 
 impl Reason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 26] = [
         Self::Pays,
         Self::Settled,
         Self::NotYet,
@@ -398,6 +523,19 @@ impl Reason {
         Self::CoolDown,
         Self::Excluded,
         Self::Moving,
+        Self::Spread,
+        Self::Shared,
+        Self::Young,
+        Self::Growing,
+        Self::Swapping,
+        Self::Unmovable,
+        Self::TooSmall,
+        Self::SlowNode,
+        Self::Reclaiming,
+        Self::OtherMover,
+        Self::Concurrency,
+        Self::Hurt,
+        Self::HeldBack,
     ];
 
     /// The word used in logs, metrics and JSON alike.
@@ -416,6 +554,19 @@ impl Reason {
             Self::CoolDown => "cool_down",
             Self::Excluded => "excluded",
             Self::Moving => "moving",
+            Self::Spread => "spread",
+            Self::Shared => "shared",
+            Self::Young => "young",
+            Self::Growing => "growing",
+            Self::Swapping => "swapping",
+            Self::Unmovable => "unmovable",
+            Self::TooSmall => "too_small",
+            Self::SlowNode => "slow_node",
+            Self::Reclaiming => "reclaiming",
+            Self::OtherMover => "other_mover",
+            Self::Concurrency => "concurrency",
+            Self::Hurt => "hurt",
+            Self::HeldBack => "held_back",
         }
     }
 }
@@ -438,12 +589,15 @@ pub struct Forecast {
     /// Share of this tick's CPU time × placement that crossed nodes, 0 to 1; none while the
     /// placement is unknown.
     pub remote: Option<Est>,
-    /// Lost in each second by staying, smoothed over the last ticks.
-    pub loss_rate: f32,
+    /// Lost in each second by staying, in seconds, smoothed over the last ticks. Decisions go by
+    /// its low end.
+    pub loss_rate: Est,
     /// Lost so far by staying where the best place would have lost nothing.
     pub lost: f64,
-    /// What the move to `best` would cost.
-    pub price: f32,
+    /// What the move to `best` would cost. Decisions go by its middle.
+    pub price: Est,
+    /// Share of its CPU time that the move to `best` would save.
+    pub saves: Est,
     /// Seconds of staying that lose as much as the move would cost; none where no node is better.
     pub break_even: Option<f32>,
     /// Seconds until the move if things stay as they are; none: never.
@@ -462,9 +616,10 @@ impl Forecast {
     pub(crate) const NOTHING: Self = Self {
         best: None,
         remote: None,
-        loss_rate: 0.0,
+        loss_rate: Est::exact(0.0, Source::Prior),
         lost: 0.0,
-        price: 0.0,
+        price: Est::exact(0.0, Source::Prior),
+        saves: Est::exact(0.0, Source::Prior),
         break_even: None,
         move_in: None,
         rule: Rule::WorkFunction,

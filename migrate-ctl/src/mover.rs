@@ -25,6 +25,9 @@ use crate::topology::Topology;
 
 pub mod by_hand;
 
+/// 4 KiB pages of a huge page.
+const HUGE_PAGE: Pages = 512;
+
 /// Counts what happens on one thread between `begin` and `end`. The probes do.
 pub trait MoveCounter: Send {
     fn begin(&mut self, tid: u32, target: u32);
@@ -80,7 +83,7 @@ impl Mover {
             None => Some(order),
         };
         if let Some(order) = lost {
-            let _ = self.outcomes.send(outcome(&order, End::Cancelled));
+            let _ = self.outcomes.send(Outcome::of(&order, End::Cancelled));
         }
     }
 }
@@ -106,10 +109,11 @@ struct Hands {
 
 impl Hands {
     fn carry_out(&mut self, order: &Order) -> Outcome {
-        let began = sys::boottime();
-        let mut outcome = outcome(order, End::Done);
+        let (began, used) = (sys::boottime(), sys::thread_cpu_time());
+        let mut outcome = Outcome::of(order, End::Done);
         outcome.end = self.try_to(order, &mut outcome);
         outcome.duration = sys::boottime().saturating_sub(began);
+        outcome.caller = sys::thread_cpu_time().saturating_sub(used);
         outcome
     }
 
@@ -147,7 +151,8 @@ impl Hands {
             add(&mut sum, counted.unwrap_or_default());
             there = after;
             let failed = counted.map_or(0, |counted| counted.failed);
-            outcome.legs.push(Leg { from, moved, failed, duration });
+            let huge = counted.map_or(0, |counted| counted.huge.saturating_mul(HUGE_PAGE));
+            outcome.legs.push(Leg { from, moved, huge, failed, duration });
             if let Err(errno) = result {
                 end = refusal(errno);
                 break;
@@ -280,20 +285,6 @@ fn add(sum: &mut OwnMove, leg: OwnMove) {
 )]
 fn whole(pages: f32) -> Pages {
     pages.round() as Pages
-}
-
-fn outcome(order: &Order, end: End) -> Outcome {
-    Outcome {
-        seq: order.seq,
-        target: order.target,
-        to: order.to,
-        asked: order.pages,
-        legs: Vec::new(),
-        left: Vec::new(),
-        unmovable: None,
-        end,
-        duration: 0,
-    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ pub(crate) mod home;
 use crate::config::Config;
 use crate::guards::{self, Budget, Wish};
 use crate::model::{
-    Decision, DomainObs, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason, Rule,
-    Verdict, each_node,
+    Decision, DomainObs, Est, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason,
+    Rule, Source, Verdict, each_node,
 };
 use crate::procfs::printable;
 use crate::table::{Row, Table, secs};
@@ -76,7 +76,7 @@ fn decide_one(
         extent: id,
         verdict,
         reason,
-        forecast: forecast(row, best, move_in, ahead.rule),
+        forecast: forecast(row, best, move_in, ahead.rule, config),
     }
 }
 
@@ -214,21 +214,52 @@ fn order(seq: u64, table: &Table, wish: &Wish<'_>, to: Node, pages: Pages) -> Or
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
-fn forecast(row: &Row, best: Option<Node>, move_in: Option<f64>, rule: Rule) -> Forecast {
+fn forecast(
+    row: &Row,
+    best: Option<Node>,
+    move_in: Option<f64>,
+    rule: Rule,
+    config: &Config,
+) -> Forecast {
     let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
     let gain = best.map_or(0.0, |node| gain(row, node));
+    let (rate, load) = (row.rates.rate_as_placed().unwrap_or(0.0), row.rates.steady_load());
+    let share = |rate: f64| if load > 0.0 { (rate / load).clamp(0.0, 1.0) } else { 0.0 };
+    // The part of what is lost that the move would bring back, alike at every end.
+    let part = if rate > 0.0 { (gain / rate).clamp(0.0, 1.0) } else { 1.0 };
+    let (lost, source) = (row.costs.lost_share, row.boundness.unwrap_or(Source::Prior));
     Forecast {
         best,
         remote: row.costs.remote,
-        loss_rate: row.rates.rate_as_placed().map_or(0.0, |rate| rate as f32),
+        loss_rate: interval(rate, [lost.mid * load, lost.high * load], source),
         lost: row.rates.lost,
-        price: price as f32,
+        price: price_of(row, price, config),
+        saves: interval(share(gain), [lost.mid * part, lost.high * part], source),
         break_even: (gain > WORTHWHILE).then_some((price / gain) as f32),
         move_in: move_in.map(|wait| wait as f32),
         rule,
         paid: row.paid,
         optimum: row.work.optimum(),
     }
+}
+
+/// From the low end, which decides, to the others, which are never below it.
+#[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
+fn interval(low: f64, [mid, high]: [f64; 2], source: Source) -> Est {
+    let mid = mid.max(low);
+    Est { low: low as f32, mid: mid as f32, high: high.max(mid) as f32, source }
+}
+
+/// The price at its middle, and its ends by those of the price of a page.
+#[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
+fn price_of(_row: &Row, price: f64, config: &Config) -> Est {
+    let page = config.policy.price_per_page;
+    let fixed = config.policy.price_per_move.min(price);
+    let at = |end: f32| {
+        let ratio = if page.mid > 0.0 { f64::from(end / page.mid) } else { 1.0 };
+        (fixed + (price - fixed) * ratio) as f32
+    };
+    Est { low: at(page.low), mid: price as f32, high: at(page.high), source: page.source }
 }
 
 /// One or two plain sentences on a decision.
@@ -256,9 +287,9 @@ pub fn explain(domain: &DomainObs, decision: &Decision, nodes: &NodeVec<NodeObs>
         "{who}: {:.0} % of its CPU time x placement crosses nodes, which loses {:.3} s a second and \
          has lost {:.2} s. Moving {pages} pages to node {to} would cost {:.2} s; {}.",
         percent(forecast),
-        forecast.loss_rate,
+        forecast.loss_rate.low,
         forecast.lost,
-        forecast.price,
+        forecast.price.mid,
         outlook(decision)
     )
 }
@@ -299,6 +330,19 @@ fn outlook(decision: &Decision) -> String {
         ),
         Reason::Excluded => "but the user excluded it (excluded)".to_owned(),
         Reason::Moving => "but a move of it is under way or just being checked (moving)".to_owned(),
+        other @ (Reason::Spread
+        | Reason::Shared
+        | Reason::Young
+        | Reason::Growing
+        | Reason::Swapping
+        | Reason::Unmovable
+        | Reason::TooSmall
+        | Reason::SlowNode
+        | Reason::Reclaiming
+        | Reason::OtherMover
+        | Reason::Concurrency
+        | Reason::Hurt
+        | Reason::HeldBack) => format!("but it stays ({})", other.name()),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Process {
     pub threads: u32,
     /// Since it started, those of threads that have exited too.
     pub faults: Faults,
+    /// `read(2)`, `write(2)` and their kin since it started; 0 where the kernel does not count.
+    pub calls: u64,
 }
 
 /// Resident pages of a process by class, as the kernel counts them.
@@ -134,7 +136,16 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
         },
         threads: stat.threads,
         faults: stat.faults,
+        calls: io_calls(&folder),
     })
+}
+
+/// Not everybody may read it, and a kernel without CONFIG_TASK_IO_ACCOUNTING has no such file.
+fn io_calls(folder: &Path) -> u64 {
+    let text = read_bounded(&folder.join("io"), PROCESS_LIMIT).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let count = |key| field(&text, key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+    count("syscr:").saturating_add(count("syscw:"))
 }
 
 /// When the process with this number started, in clock ticks since boot.

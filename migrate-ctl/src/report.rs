@@ -39,13 +39,14 @@ pub fn summary(seen: &Seen<'_>) -> String {
         return text;
     }
     let mut losers: Vec<_> =
-        seen.decided.iter().filter(|(_, decision)| decision.forecast.loss_rate > 0.0).collect();
+        seen.decided.iter().filter(|(_, decision)| decision.forecast.loss_rate.low > 0.0).collect();
     losers.sort_by(|a, b| {
         let (a, b) = (a.1, b.1);
-        b.forecast.loss_rate.total_cmp(&a.forecast.loss_rate).then(a.extent.cmp(&b.extent))
+        b.forecast.loss_rate.low.total_cmp(&a.forecast.loss_rate.low).then(a.extent.cmp(&b.extent))
     });
     // The sum of nothing is -0.0, which would be printed so.
-    let total = losers.iter().map(|(_, decision)| decision.forecast.loss_rate).sum::<f32>() + 0.0;
+    let total =
+        losers.iter().map(|(_, decision)| decision.forecast.loss_rate.low).sum::<f32>() + 0.0;
     if total < MATTERS {
         push(
             &mut text,
@@ -83,7 +84,9 @@ fn machine(nodes: &NodeVec<NodeObs>) -> String {
             | Source::Prior
             | Source::Pagemap
             | Source::MovePages
-            | Source::CpuPlacement => write!(text, " (firmware)"),
+            | Source::CpuPlacement
+            | Source::Pace
+            | Source::Moves => write!(text, " (firmware)"),
         };
     }
     text

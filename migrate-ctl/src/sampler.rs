@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use migrate_common::{Counter, Hints, Isolated, MigrationKey, Migrations, SCAN_KINDS, Scanned};
+use migrate_common::{
+    Counter, Hints, Isolated, MigrationKey, Migrations, SCAN_KINDS, Scan, Scanned,
+};
 
 use crate::config::Filter;
 use crate::hardware::Hardware;
 use crate::latency::Latency;
 use crate::model::{
     Accesses, Class, DomainObs, Est, ExtentId, ExtentObs, Faults, HintObs, Mempolicy, MigratedObs,
-    Nanos, Node, NodeId, NodeMask, NodeVec, Pages, PidRef, Tick,
+    Nanos, Node, NodeId, NodeMask, NodeObs, NodeVec, Pages, PidRef, Tick,
 };
 use crate::pool::Pool;
 use crate::probes::{Counts, Probes};
@@ -56,8 +58,8 @@ pub struct Sampler {
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
     known: BTreeMap<u32, Known>,
-    /// Of each process looked at: its faults and its resident set then.
-    seen: BTreeMap<PidRef, (Faults, Pages)>,
+    /// Of each process looked at: its faults, its resident set and its calls then.
+    seen: BTreeMap<PidRef, (Faults, Pages, u64)>,
     pool: Pool,
     late: Vec<LateProcess>,
     totals: Totals,
@@ -158,12 +160,35 @@ impl Sampler {
         self.ticks += 1;
         self.time_faults();
         self.watch_cpus();
+        self.fill_reclaimed(&mut nodes, &counts);
         let delta = self.difference(counts, &pids, dt);
+        let busy = self.busy(&delta, dt);
         let mut gone = self.forget_exited(&pids);
         let seen = self.active(&delta, then, &mut gone);
         self.look(&seen, &delta, dt, wants_mempolicy, moving);
         let domains = self.domains(seen, &delta);
-        Ok(Tick { now, dt, nodes, domains, gone })
+        Ok(Tick { now, dt, busy, nodes, domains, gone })
+    }
+
+    /// What reclaim has taken off each node's lists since the last tick.
+    fn fill_reclaimed(&self, nodes: &mut NodeVec<NodeObs>, counts: &Counts) {
+        let taken = |scans: &[(NodeId, [Scanned; SCAN_KINDS as usize])], id| {
+            let of = scans.iter().find(|(node, _)| *node == id);
+            of.map_or(0, |(_, kinds)| kinds[Scan::Reclaim as usize].taken)
+        };
+        for node in nodes.values_mut() {
+            let before = taken(&self.last.scans, node.id);
+            node.reclaimed = taken(&counts.scans, node.id).saturating_sub(before);
+        }
+    }
+
+    /// Share of the CPU time of all CPUs that somebody used.
+    fn busy(&self, delta: &BTreeMap<u32, Delta>, dt: Nanos) -> f32 {
+        let used: Nanos = delta.values().map(Delta::used).sum();
+        let all = dt.saturating_mul(self.sampled.len() as u64).max(1);
+        #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
+        let busy = (used as f64 / all as f64).min(1.0) as f32;
+        busy
     }
 
     /// Faults are timed for one tick in so many; those that last are waited for.
@@ -205,6 +230,8 @@ impl Sampler {
             self.totals.counters.add(&grown);
             let delta = delta.entry(tgid).or_insert_with(blank);
             delta.own_policy = grown.get(Counter::PolicySamples) > 0;
+            delta.swapped_in = grown.get(Counter::FaultsSwapIn);
+            delta.waited = grown.get(Counter::WaitNanos) + grown.get(Counter::LockWaitNanos);
             delta.unmovable = Isolated::of(now).unmovable();
         }
         for (&key, now) in &counts.migrations {
@@ -341,16 +368,22 @@ impl Sampler {
             let extent = ExtentObs {
                 id: ExtentId { domain: id, class: Class::PrivateAnonymous },
                 pages,
+                resident: process.resident.anonymous,
+                huge: self.known.get(&id.pid).map_or(0.0, Known::huge_share),
                 alongside: process.resident.other(),
                 mempolicy,
                 allowed,
             };
             let resident = process.resident.anonymous + process.resident.other();
-            let (faults, before) = (self.seen.insert(id, (process.faults, resident)))
-                .unwrap_or((process.faults, resident));
+            let now = (process.faults, resident, process.calls);
+            let (faults, before, calls) = self.seen.insert(id, now).unwrap_or(now);
             domains.push(DomainObs {
                 id,
+                threads: process.threads,
+                calls: process.calls.saturating_sub(calls),
                 faults: process.faults.since(faults),
+                swapped_in: delta.swapped_in,
+                waited: delta.waited,
                 grown: resident.cast_signed().saturating_sub(before.cast_signed()),
                 comm: process.comm,
                 cgroup: process.cgroup,
@@ -446,6 +479,8 @@ struct Delta {
     /// Since the process has been counted, not in this tick only.
     unmovable: Option<f32>,
     own_policy: bool,
+    swapped_in: u64,
+    waited: Nanos,
     /// Its number was counted before this tick.
     had_slot: bool,
 }

@@ -37,6 +37,11 @@ pub fn monotonic() -> Nanos {
     nanos(ClockId::Monotonic)
 }
 
+/// CPU time of the calling thread.
+pub fn thread_cpu_time() -> Nanos {
+    nanos(ClockId::ThreadCPUTime)
+}
+
 fn nanos(clock: ClockId) -> Nanos {
     let now = clock_gettime(clock);
     // The clock starts at 0 and never goes back, so neither part is negative.

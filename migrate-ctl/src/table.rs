@@ -12,7 +12,7 @@ use crate::config::{Config, Forecasting, PolicyConfig};
 use crate::guards::Budget;
 use crate::model::{
     Class, DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs,
-    NodeVec, Order, Outcome, Pages, PidRef, Tick,
+    NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
 };
 use crate::policy;
 use crate::policy::cost::Costs;
@@ -70,6 +70,8 @@ pub(crate) struct Row {
     /// The most that a move takes along besides.
     pub(crate) alongside: Pages,
     mempolicy: Option<(Nanos, Mempolicy)>,
+    /// Where its memory-bound share comes from.
+    pub(crate) boundness: Option<Source>,
     /// The last tick in which it ran.
     pub(crate) round: u64,
     seen: Nanos,
@@ -98,6 +100,7 @@ pub fn absorb(table: &mut Table, config: &Config, input: &Input) {
     match input {
         Input::Tick(tick) => table.tick(config, tick),
         Input::Ordered(order) => table.ordered(order),
+        Input::HeldBack(_) => {}
         Input::Progress(outcome) => table.progress(config, outcome),
     }
 }
@@ -181,6 +184,7 @@ impl Table {
         }
         row.allowed.clone_from(&extent.allowed);
         row.alongside = extent.alongside;
+        row.boundness = Some(domain.boundness.source);
         if extent.mempolicy != Mempolicy::Unknown {
             row.mempolicy = Some((now, extent.mempolicy));
         }

@@ -166,6 +166,7 @@ impl Topology {
                 free: meminfo_pages(&file, &text, "MemFree:")?,
                 high_watermark: watermarks.get(&info.id).copied().unwrap_or(0),
                 inactive_file: meminfo_pages(&file, &text, "Inactive(file):")?,
+                reclaimed: 0,
                 latency: NodeVec::from_fn(self.len(), |to| {
                     let distance = f32::from(info.distances[usize::from(to.0)]);
                     Est::exact(distance / 10.0, Source::Firmware)

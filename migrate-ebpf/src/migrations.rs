@@ -101,6 +101,7 @@ fn ended(ctx: &impl EbpfContext, call: Call) -> i32 {
     {
         own.add(offset_of!(OwnMove, moved), call.moved);
         own.add(offset_of!(OwnMove, failed), call.failed);
+        own.add(offset_of!(OwnMove, huge), call.huge_moved);
     }
     0
 }

@@ -94,7 +94,7 @@ fn stays_off_memoryless(_lab: &Lab) -> Result<()> {
     // Node 2 may be as near as node 0, but node 1 cannot take a page.
     let goes_there = |verdict: &Verdict| match verdict {
         Verdict::Move(order) => order.to.0 == 1,
-        Verdict::Stay => false,
+        Verdict::Stay | Verdict::HoldBack(_) => false,
     };
     claim(!decisions.iter().any(|one| goes_there(&one.verdict)), || {
         "a move to node 1 was ordered".to_owned()

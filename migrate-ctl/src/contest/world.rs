@@ -56,20 +56,10 @@ impl World {
 
 /// All of it, as the mover would report.
 pub(crate) fn arrived(order: &Order) -> Outcome {
-    let Order { seq, target, to, pages: asked, .. } = *order;
+    let Order { to, pages: moved, .. } = *order;
     let from = order.from.iter().find_map(|(node, &from)| from.then_some(node)).unwrap_or(to);
-    let legs = vec![Leg { from, moved: asked, failed: 0, duration: 1 }];
-    Outcome {
-        seq,
-        target,
-        to,
-        asked,
-        legs,
-        left: vec![],
-        unmovable: None,
-        end: End::Done,
-        duration: 1,
-    }
+    let legs = vec![Leg { from, moved, huge: 0, failed: 0, duration: 1 }];
+    Outcome { legs, duration: 1, ..Outcome::of(order, End::Done) }
 }
 
 fn pages(domain: &DomainObs) -> Option<&NodeVec<Est>> {
@@ -181,7 +171,7 @@ mod tests {
     fn order(decisions: &[Decision]) -> &Order {
         match &decisions[0].verdict {
             Verdict::Move(order) => order,
-            Verdict::Stay => panic!("stays"),
+            Verdict::Stay | Verdict::HoldBack(_) => panic!("stays"),
         }
     }
 

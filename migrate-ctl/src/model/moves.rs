@@ -37,9 +37,27 @@ pub struct Outcome {
     pub end: End,
     /// The whole move, wall time.
     pub duration: Nanos,
+    /// CPU time of the mover's thread.
+    pub caller: Nanos,
 }
 
 impl Outcome {
+    /// Of an order of which nothing was carried out.
+    pub fn of(order: &Order, end: End) -> Self {
+        Self {
+            seq: order.seq,
+            target: order.target,
+            to: order.to,
+            asked: order.pages,
+            legs: Vec::new(),
+            left: Vec::new(),
+            unmovable: None,
+            end,
+            duration: 0,
+            caller: 0,
+        }
+    }
+
     pub fn moved(&self) -> Pages {
         self.legs.iter().map(|leg| leg.moved).sum()
     }
@@ -51,6 +69,8 @@ pub struct Leg {
     pub from: Node,
     /// Pages that arrived, as `mm_migrate_pages` counted them on the mover's thread.
     pub moved: Pages,
+    /// Of those, pages that are part of huge ones.
+    pub huge: Pages,
     pub failed: Pages,
     pub duration: Nanos,
 }

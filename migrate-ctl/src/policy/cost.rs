@@ -30,6 +30,17 @@ pub(crate) struct Costs {
     /// Share of CPU time × placement that crossed nodes, 0 to 1; none while the placement is
     /// unknown.
     pub(crate) remote: Option<Est>,
+    /// Share of the CPU time that is lost as placed, 0 to 1, by the intervals of boundness and
+    /// latency.
+    pub(crate) lost_share: Interval,
+}
+
+/// An estimate whose source is known from elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Interval {
+    pub(crate) low: f64,
+    pub(crate) mid: f64,
+    pub(crate) high: f64,
 }
 
 impl Costs {
@@ -70,10 +81,11 @@ impl Costs {
         self.loss.resize(count + 1, 0.0);
         self.set_prices(config);
         self.remote = None;
+        self.lost_share = Interval::default();
         let known = count > 0 && pages.len() == count;
         let total: f64 = self.pages.iter().sum();
         if known && total > 0.0 {
-            self.set_losses(total, nodes, bound(domain.boundness));
+            self.set_losses(total, nodes, domain.boundness);
             self.set_remote(total, pages);
         }
         known
@@ -98,22 +110,34 @@ impl Costs {
         self.price.extend(self.pages.iter().map(|on| price((total - on).max(0.0))));
     }
 
-    fn set_losses(&mut self, total: f64, nodes: &NodeVec<NodeObs>, bound: f64) {
+    fn set_losses(&mut self, total: f64, nodes: &NodeVec<NodeObs>, boundness: Est) {
         let placed = nodes.len();
+        let bound = bound(boundness);
+        let all: f64 = self.cpu.iter().sum();
+        let share = |cpu: f64, bound: f64, slowness: f64| {
+            cpu / all * (1.0 - 1.0 / stretch(bound, slowness))
+        };
         for (n, node) in nodes.iter() {
             let on = usize::from(n.0);
             let cpu = self.cpu[on];
             if cpu <= 0.0 {
                 continue;
             }
-            let as_placed =
-                (0..placed).map(|k| self.pages[k] / total * slowness(node, k)).sum::<f64>();
+            let mean = |of: fn(Est) -> f32| {
+                let on = |k: usize| self.pages[k] / total * ratio(node, k, of);
+                (0..placed).map(on).sum::<f64>()
+            };
+            let as_placed = mean(|est| est.low);
             // The time that the same work would have waited for local memory.
             let waits = cpu / stretch(bound, as_placed) * bound;
             for k in 0..placed {
                 self.loss[k] += waits * (slowness(node, k) - 1.0);
             }
             self.loss[placed] += waits * (as_placed - 1.0);
+            let lost = &mut self.lost_share;
+            lost.low += share(cpu, bound, as_placed);
+            lost.mid += share(cpu, sane(boundness.mid).min(1.0), mean(|est| est.mid));
+            lost.high += share(cpu, sane(boundness.high).min(1.0), mean(|est| est.high));
         }
     }
 
@@ -162,8 +186,12 @@ pub(crate) fn stretch(bound: f64, slowness: f64) -> f64 {
 
 /// Latency of another node's memory ÷ local latency, at its low end.
 pub(crate) fn slowness(node: &NodeObs, to: usize) -> f64 {
+    ratio(node, to, |est| est.low)
+}
+
+fn ratio(node: &NodeObs, to: usize, of: impl Fn(Est) -> f32) -> f64 {
     let to = u16::try_from(to).ok().map(Node);
-    to.and_then(|to| node.latency.get(to)).map_or(1.0, |ratio| sane(ratio.low).clamp(1.0, SLOWEST))
+    to.and_then(|to| node.latency.get(to)).map_or(1.0, |&ratio| sane(of(ratio)).clamp(1.0, SLOWEST))
 }
 
 fn sane(value: f32) -> f64 {

@@ -119,7 +119,7 @@ proptest! {
                 assert!(seq < Some(decision.seq), "numbers only grow");
                 seq = Some(decision.seq);
                 let forecast = decision.forecast;
-                assert!(forecast.loss_rate.is_finite() && forecast.lost.is_finite());
+                assert!(forecast.loss_rate.low.is_finite() && forecast.lost.is_finite());
                 assert!(forecast.move_in.is_none_or(|wait| wait >= 0.0));
                 assert!(forecast.remote.is_none_or(|remote| {
                     0.0 <= remote.low && remote.low <= remote.mid

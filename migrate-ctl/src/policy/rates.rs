@@ -78,8 +78,8 @@ impl Rates {
         self.rate(self.loss.len().checked_sub(1)?)
     }
 
-    /// The load over both stretches if they agree, else over the last one.
-    fn steady_load(&self) -> f64 {
+    /// CPU seconds a second: the load over both stretches if they agree, else over the last one.
+    pub(crate) fn steady_load(&self) -> f64 {
         let (earlier, seconds) = self.earlier;
         // The error of so many samples, twice, and what a steady load wavers anyway.
         let noise = 2.0 / (self.worked * SAMPLES_PER_SECOND).max(1.0).sqrt() + 0.1;

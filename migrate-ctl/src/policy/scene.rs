@@ -2,9 +2,8 @@
 
 use crate::config::Config;
 use crate::model::{
-    Accesses, Class, Decision, DomainObs, End, Est, ExtentId, ExtentObs, Faults, Input, Leg,
-    Mempolicy, Nanos, Node, NodeId, NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
-    Verdict,
+    Decision, DomainObs, End, Est, ExtentObs, Input, Leg, Mempolicy, Nanos, Node, NodeId, NodeObs,
+    NodeVec, Order, Outcome, Pages, PidRef, Source, Tick, Verdict,
 };
 use crate::policy::decide;
 use crate::table::{Table, absorb};
@@ -42,6 +41,7 @@ impl Scene {
             free: 1 << 24,
             high_watermark: 1000,
             inactive_file: 0,
+            reclaimed: 0,
             latency: NodeVec::from_fn(nodes, |there| ratio(here == there)),
         });
         Self { table: Table::default(), config: Config::default(), nodes, now: 100 * SECOND }
@@ -56,7 +56,7 @@ impl Scene {
         self.now += dt;
         let domains = procs.iter().map(Proc::observe).collect();
         let nodes = self.nodes.clone();
-        let tick = Tick { now: self.now, dt, nodes, domains, gone: vec![] };
+        let tick = Tick { now: self.now, dt, busy: 0.5, nodes, domains, gone: vec![] };
         self.absorb(&Input::Tick(tick));
         decide(&self.table, &self.config)
     }
@@ -94,44 +94,40 @@ impl Proc {
 
     pub(crate) fn observe(&self) -> DomainObs {
         let at = |n: Node| usize::from(n.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+        let resident = self.pages.iter().sum::<f32>() as Pages;
         let extent = ExtentObs {
-            id: ExtentId { domain: self.id(), class: Class::PrivateAnonymous },
+            resident,
             pages: NodeVec::from_fn(self.pages.len(), |n| {
                 Est::exact(self.pages[at(n)], Source::Pagemap)
             }),
             alongside: self.alongside,
             mempolicy: self.mempolicy,
             allowed: NodeVec::from_fn(self.allowed.len(), |n| self.allowed[at(n)]),
+            ..ExtentObs::unknown(self.id(), self.allowed.len())
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "test input")]
         let cpu = NodeVec::from_fn(self.cpu.len(), |n| (self.cpu[at(n)] * 1e9) as u64);
         DomainObs {
-            id: self.id(),
             comm: "redis-server".into(),
             cgroup: "/jobs/a".into(),
             cpu,
-            faults: Faults::default(),
-            grown: 0,
-            accesses: Accesses::default(),
-            hints: vec![],
-            migrated: vec![],
-            unmovable: None,
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
+            ..DomainObs::idle(self.id(), self.cpu.len())
         }
     }
 }
 
 pub(crate) fn outcome(order: &Order, end: End, moved: Pages) -> Outcome {
-    let legs = vec![Leg { from: Node(0), moved, failed: 0, duration: 1 }];
-    let Order { seq, target, to, pages: asked, .. } = *order;
-    Outcome { seq, target, to, asked, legs, left: vec![], unmovable: None, end, duration: 1 }
+    let legs = vec![Leg { from: Node(0), moved, huge: 0, failed: 0, duration: 1 }];
+    Outcome { legs, duration: 1, ..Outcome::of(order, end) }
 }
 
 pub(crate) fn order(decisions: &[Decision]) -> Option<&Order> {
     decisions.iter().find_map(|decision| match &decision.verdict {
         Verdict::Move(order) => Some(order),
-        Verdict::Stay => None,
+        Verdict::Stay | Verdict::HoldBack(_) => None,
     })
 }
 

@@ -17,6 +17,7 @@ fn reads_a_process() {
             resident: Resident { anonymous: 65_536, file: 1964, ..Resident::default() },
             threads: 5,
             faults: Faults { minor: 1, major: 3 },
+            calls: 30,
         }
     );
     assert_eq!(start_of(&root(), 100), Some(4711));

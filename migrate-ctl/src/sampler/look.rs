@@ -86,6 +86,16 @@ impl Known {
         }
     }
 
+    /// Share of its private anonymous pages that are part of huge ones, 0 to 1.
+    pub(super) fn huge_share(&self) -> f32 {
+        let private = self.classes.iter().find(|of| of.class == Class::PrivateAnonymous);
+        let sum = |pages: &NodeVec<f64>| pages.values().sum::<f64>();
+        let (huge, base) = private.map_or((0.0, 0.0), |of| (sum(&of.huge), sum(&of.base)));
+        #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
+        let share = if huge > 0.0 { (huge / (huge + base)) as f32 } else { 0.0 };
+        share
+    }
+
     fn is_due(&self, busy: bool, now: u64) -> bool {
         busy || self.pages.is_empty() || now.saturating_sub(self.sampled_at) >= PLACEMENT_TICKS
     }

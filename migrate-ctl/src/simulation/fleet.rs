@@ -5,8 +5,8 @@
 //! player's business.
 
 use crate::model::{
-    Accesses, Class, DomainObs, Est, ExtentId, ExtentObs, Faults, Mempolicy, Nanos, Node, NodeObs,
-    NodeVec, PidRef, Source, Tick,
+    DomainObs, Est, ExtentObs, Mempolicy, Nanos, Node, NodeObs, NodeVec, Pages, PidRef, Source,
+    Tick,
 };
 use crate::simulation::machines::Machine;
 use crate::simulation::traces::{Dice, HOME, LAWS, Law, walk};
@@ -77,7 +77,7 @@ impl Fleet {
         }
         let (nodes, laws) = (self.nodes.len(), &self.laws);
         let domains = self.procs.iter_mut().map(|proc| proc.observe(nodes, laws)).collect();
-        Tick { now: self.now, dt: DT, nodes: self.nodes.clone(), domains, gone }
+        Tick { now: self.now, dt: DT, busy: 0.5, nodes: self.nodes.clone(), domains, gone }
     }
 
     fn born(&mut self) -> Proc {
@@ -113,25 +113,20 @@ impl Proc {
         let ran = (self.load * DT as f64) as Nanos;
         let at = |node: Node, there: usize| usize::from(node.0) == there;
         let pages = |n| if at(n, HOME) { self.pages } else { 0.0 };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole pages")]
+        let resident = self.pages as Pages;
         DomainObs {
-            id: self.id,
             comm: "simulated".to_owned(),
             cgroup: format!("/{}", laws[self.law].name()),
             cpu: NodeVec::from_fn(nodes, |n| if at(n, on) { ran } else { 0 }),
-            faults: Faults::default(),
-            grown: 0,
-            accesses: Accesses::default(),
-            hints: vec![],
-            migrated: vec![],
-            unmovable: None,
             boundness: Est::exact(self.bound, Source::Prior),
             extents: vec![ExtentObs {
-                id: ExtentId { domain: self.id, class: Class::PrivateAnonymous },
                 pages: NodeVec::from_fn(nodes, |n| Est::exact(pages(n), Source::Pagemap)),
-                alongside: 0,
+                resident,
                 mempolicy: Mempolicy::Default,
-                allowed: NodeVec::filled(nodes, true),
+                ..ExtentObs::unknown(self.id, nodes)
             }],
+            ..DomainObs::idle(self.id, nodes)
         }
     }
 }

@@ -9,8 +9,8 @@
 use crate::config::{Config, Forecasting};
 use crate::contest::world::arrived;
 use crate::model::{
-    Class, DomainObs, Est, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeId, NodeObs,
-    NodeVec, PidRef, Reason, Source, Tick, Verdict,
+    DomainObs, Est, ExtentObs, Input, Mempolicy, Nanos, Node, NodeId, NodeObs, NodeVec, Pages,
+    PidRef, Reason, Source, Tick, Verdict,
 };
 use crate::plain::{Plain, Player};
 use crate::policy;
@@ -19,7 +19,7 @@ use crate::simulation::traces::{BAD, HOME, TICK};
 use crate::table::{Table, absorb};
 
 /// 512 MiB.
-const PAGES: f32 = 131_072.0;
+const PAGES: Pages = 131_072;
 /// Half of the time waits for memory that is twice as slow, which makes the 30 % of [`BAD`].
 const BOUNDNESS: f32 = 3.0 / 7.0;
 const DT: Nanos = 100_000_000;
@@ -87,7 +87,7 @@ fn costs(price: f64, loss: &[f64], looks: f64) -> Costs {
         loss: seen,
         price: (0..loss.len()).map(|node| alone(node, 0.0, price)).collect(),
         whole_price: price,
-        pages: (0..loss.len()).map(|node| alone(node, f64::from(PAGES), 0.0)).collect(),
+        pages: (0..loss.len()).map(|node| alone(node, PAGES as f64, 0.0)).collect(),
         ..Costs::default()
     }
 }
@@ -112,7 +112,7 @@ impl Migrate {
 
     fn tick(&mut self, domains: Vec<DomainObs>, gone: Vec<PidRef>, nodes: NodeVec<NodeObs>) {
         self.now += DT;
-        let tick = Tick { now: self.now, dt: DT, nodes, domains, gone };
+        let tick = Tick { now: self.now, dt: DT, busy: 0.5, nodes, domains, gone };
         absorb(&mut self.table, &self.config, &Input::Tick(tick));
     }
 
@@ -121,7 +121,7 @@ impl Migrate {
         let mut decisions = policy::decide(&self.table, &self.config).into_iter();
         let order = decisions.find_map(|decision| match decision.verdict {
             Verdict::Move(order) => Some(order),
-            Verdict::Stay => None,
+            Verdict::Stay | Verdict::HoldBack(_) => None,
         })?;
         absorb(&mut self.table, &self.config, &Input::Ordered(order.clone()));
         absorb(&mut self.table, &self.config, &Input::Progress(arrived(&order)));
@@ -135,7 +135,7 @@ impl Policy for Migrate {
         self.now += DT;
         let id = PidRef { pid: self.pid, start: self.now / 10_000_000 };
         #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough")]
-        let price = (rules.price / f64::from(PAGES)) as f32;
+        let price = (rules.price / PAGES as f64) as f32;
         self.config.policy.price_per_page = Est::exact(price, Source::Prior);
         let mut best = Player::new(Plain::Clairvoyant);
         let open = vec![true; rules.nodes];
@@ -179,27 +179,20 @@ fn domain(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below a second")]
     let nanos = (cpu * 1e9).round() as Nanos;
     let pages = NodeVec::from_fn(count, |n| {
-        Est::exact(if on(n, at) { PAGES } else { 0.0 }, Source::Pagemap)
+        Est::exact(if on(n, at) { PAGES as f32 } else { 0.0 }, Source::Pagemap)
     });
     DomainObs {
-        id,
         comm: "simulated".to_owned(),
         cgroup: format!("/{class}"),
         cpu: NodeVec::from_fn(count, |n| if on(n, runs_on) { nanos } else { 0 }),
-        faults: crate::model::Faults::default(),
-        grown: 0,
-        accesses: crate::model::Accesses::default(),
-        hints: vec![],
-        migrated: vec![],
-        unmovable: None,
         boundness: Est::exact(BOUNDNESS, Source::Prior),
         extents: vec![ExtentObs {
-            id: ExtentId { domain: id, class: Class::PrivateAnonymous },
             pages,
-            alongside: 0,
+            resident: PAGES,
             mempolicy: Mempolicy::Default,
-            allowed: NodeVec::filled(count, true),
+            ..ExtentObs::unknown(id, count)
         }],
+        ..DomainObs::idle(id, count)
     }
 }
 
@@ -218,6 +211,7 @@ fn nodes(runs_on: usize, loss: &[f64]) -> NodeVec<NodeObs> {
         free: 1 << 24,
         high_watermark: 1_000,
         inactive_file: 0,
+        reclaimed: 0,
         latency: NodeVec::from_fn(count, |to| latency(from, to)),
     })
 }

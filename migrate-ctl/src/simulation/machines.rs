@@ -73,6 +73,7 @@ impl Machine {
             free: FREE,
             high_watermark: HIGH_WATERMARK,
             inactive_file: 0,
+            reclaimed: 0,
             latency: NodeVec::from_fn(self.nodes(), |to| ratio(row(from)[usize::from(to.0)])),
         })
     }

@@ -82,7 +82,7 @@ fn a_process_that_is_gone_is_forgotten_and_an_idle_one_is_not() {
         let forgotten = !gone.is_empty();
         let nodes = scene.nodes.clone();
         let (now, dt) = (scene.now, SECOND);
-        scene.absorb(&Input::Tick(Tick { now, dt, nodes, domains: vec![], gone }));
+        scene.absorb(&Input::Tick(Tick { now, dt, busy: 0.0, nodes, domains: vec![], gone }));
         let lost = scene.tick(&[stranded()])[0].forecast.lost;
         assert_eq!(lost < 0.1, forgotten, "{lost}");
     }

@@ -97,12 +97,14 @@ pub(super) static METRICS: &[Metric] = &[
 ];
 
 fn decisions(s: &Snapshot, rows: &mut Rows) {
-    // Only one reason moves; every other one says stay.
+    // One reason moves, one begins a comparison; every other one says stay.
     for reason in Reason::ALL {
-        rows.add([verdict(reason == Reason::Pays), reason.name()], 0.0);
+        let verdict = if reason == Reason::Pays { "move" } else { "stay" };
+        rows.add([verdict, reason.name()], 0.0);
     }
-    for ((moves, reason), n) in &s.ledger.decisions {
-        rows.add([verdict(*moves), reason.name()], *n as f64);
+    rows.add(["hold_back", Reason::HeldBack.name()], 0.0);
+    for ((verdict, reason), n) in &s.ledger.decisions {
+        rows.add([verdict, reason.name()], *n as f64);
     }
 }
 
@@ -122,10 +124,6 @@ fn pairs(s: &Snapshot, rows: &mut Rows, value: fn(&PairTotals) -> f64) {
             add(from, to, value(pair));
         }
     }
-}
-
-const fn verdict(moves: bool) -> &'static str {
-    if moves { "move" } else { "stay" }
 }
 
 fn id(s: &Snapshot, node: Node) -> Option<&NodeId> {

@@ -76,7 +76,7 @@ pub(super) static METRICS: &[Metric] = &[
         empty_when: LOCAL,
         read: |s, rows| {
             for cgroup in &s.cgroups {
-                rows.add([&cgroup.cgroup, source(Source::CpuPlacement)], cgroup.loss_rate.into());
+                rows.add([&cgroup.cgroup, Source::CpuPlacement.name()], cgroup.loss_rate.into());
             }
         },
     },
@@ -251,7 +251,7 @@ fn hint_faults(s: &Snapshot, rows: &mut Rows, of: fn(Hints) -> u64) {
 fn remote(s: &Snapshot, rows: &mut Rows, end: impl Fn(Est) -> f32) {
     for cgroup in &s.cgroups {
         if let Some(remote) = cgroup.remote {
-            rows.highest([&cgroup.cgroup, source(remote.source)], end(remote).into());
+            rows.highest([&cgroup.cgroup, remote.source.name()], end(remote).into());
         }
     }
 }
@@ -259,18 +259,6 @@ fn remote(s: &Snapshot, rows: &mut Rows, end: impl Fn(Est) -> f32) {
 /// A number of nodes or the like; far below what a float counts exactly.
 fn counter(snapshot: &Snapshot, counter: Counter) -> f64 {
     snapshot.totals.counters.get(counter) as f64
-}
-
-const fn source(source: Source) -> &'static str {
-    match source {
-        Source::Firmware => "firmware",
-        Source::Measured => "measured",
-        Source::Configured => "configured",
-        Source::Prior => "prior",
-        Source::Pagemap => "pagemap",
-        Source::MovePages => "move_pages",
-        Source::CpuPlacement => "cpu_placement",
-    }
 }
 
 fn resident(s: &Snapshot, rows: &mut Rows) {

@@ -140,9 +140,10 @@ fn ledger(ticks: u64) -> Ledger {
         seconds: 0.4 * ticks as f64,
     };
     let mut decisions: BTreeMap<_, _> =
-        Reason::ALL.into_iter().map(|reason| ((false, reason), 10 * ticks)).collect();
-    decisions.remove(&(false, Reason::Pays));
-    decisions.insert((true, Reason::Pays), ticks);
+        Reason::ALL.into_iter().map(|reason| (("stay", reason), 10 * ticks)).collect();
+    decisions.remove(&("stay", Reason::Pays));
+    decisions.insert(("move", Reason::Pays), ticks);
+    decisions.insert(("hold_back", Reason::HeldBack), ticks);
     Ledger {
         pairs: each_node(2).map(|from| ((from, Node(1 - from.0)), pair)).collect(),
         ended: End::ALL.into_iter().map(|end| (end, ticks)).collect(),
