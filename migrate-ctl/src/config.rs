@@ -1,6 +1,6 @@
 //! What the user may set, and the priors that stand until something is measured.
 //!
-//! Plain data; flags fill it in `main`.
+//! Plain data; flags fill it in `commands::run`.
 
 use std::str::FromStr;
 
