@@ -15,6 +15,7 @@ use crate::sys::{self, Usage};
 
 mod acts;
 pub(crate) mod costs;
+pub(crate) mod pace;
 
 #[derive(Subcommand)]
 pub(crate) enum Work {
@@ -94,6 +95,8 @@ pub(crate) enum Work {
         #[arg(long)]
         other_pages: usize,
     },
+    /// Laps of the same work with a call after each; says at each line how far it has come
+    Pace(pace::Pace),
     /// Uses so many milliseconds of CPU time on each node, from 0 on, at each line
     Burn {
         #[arg(long, value_delimiter = ',')]
@@ -268,6 +271,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Shift { node, to, pages } => acts::shift(node, to, pages),
         Work::Scan { memory, cpu, pages, huge } => acts::scan(memory, cpu, pages, huge),
         Work::Mix { node, pages, other, other_pages } => acts::mix(node, pages, other, other_pages),
+        Work::Pace(ref args) => pace::run(args),
         Work::Burn { ref millis } => acts::burn(millis),
         Work::Ksm { pages, to } => acts::merged(pages, to),
         Work::Pinned { node, to } => acts::pinned(node, to),
