@@ -8,6 +8,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Est, Pages, Source};
 
+/// Whether decisions are carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Decides, explains and exports.
+    #[default]
+    Observe,
+    /// Also moves.
+    Enforce,
+}
+
+impl Mode {
+    /// The word used in flags, metrics and JSON alike.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub policy: PolicyConfig,

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::config::{Config, Filter};
+use crate::config::{Config, Filter, Mode};
 use crate::hardware::{Hardware, HardwareError};
 use crate::instance::{self, InstanceError, LOCK_FILE};
 use crate::journal::{Fact, Journal};
@@ -48,7 +48,7 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// What `run` was asked to do.
 pub struct Options {
-    pub enforce: bool,
+    pub mode: Mode,
     pub listen: SocketAddr,
     pub tick: Duration,
     /// Signals whose probes stay off.
@@ -151,7 +151,7 @@ struct Controller {
 
 impl Controller {
     async fn start(mut options: Options) -> Result<Self, StartError> {
-        if !options.enforce {
+        if options.mode == Mode::Observe {
             // Nothing hangs on it, and reading it walks the whole page table.
             options.config.policy.mempolicy_fresh_seconds = OBSERVED_MEMPOLICY_FRESH;
         }
@@ -198,7 +198,7 @@ impl Controller {
         if http::reachable_from_outside(options.listen) {
             warn!(listen = %options.listen, "/metrics can be read from other machines");
         }
-        info!(listen = %options.listen, enforce = options.enforce, "controller started");
+        info!(listen = %options.listen, mode = options.mode.name(), "controller started");
         let start_time_seconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         Ok(Self {
@@ -298,7 +298,7 @@ impl Controller {
     }
 
     fn act(&mut self, decisions: &[Decision]) {
-        if !self.options.enforce {
+        if self.options.mode == Mode::Observe {
             return;
         }
         for decision in decisions {
@@ -351,7 +351,7 @@ impl Controller {
     fn publish(&self) {
         let (Some(sampler), Some((tick, decisions))) = (&self.sampler, &self.last) else { return };
         let snapshot = Snapshot {
-            mode: if self.options.enforce { "enforce" } else { "observe" },
+            mode: self.options.mode.name(),
             nodes: NodeVec::from_fn(tick.nodes.len(), |node| tick.nodes[node].id),
             totals: sampler.totals().clone(),
             migrations: sampler.migrations().to_vec(),
@@ -382,7 +382,7 @@ impl Controller {
         report::summary(&report::Seen {
             nodes: &tick.nodes,
             decided: &decided,
-            enforce: self.options.enforce,
+            enforce: self.options.mode == Mode::Enforce,
             moved: self.ledger.pairs.values().map(|pair| pair.moved).sum(),
             missing: &missing,
         })

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ValueEnum, value_parser};
-use migrate_ctl::config::{Config, Pattern};
+use clap::value_parser;
+use migrate_ctl::config::{Config, Mode, Pattern};
 use migrate_ctl::daemon::{self, Options, StartError};
 use migrate_ctl::probes::SIGNALS;
 
@@ -52,12 +52,6 @@ pub(crate) struct Run {
 /// Of 4 KiB.
 const PAGES_PER_MIB: u64 = 256;
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    Observe,
-    Enforce,
-}
-
 pub(crate) fn run(args: Run) -> Exit {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -72,7 +66,7 @@ pub(crate) fn run(args: Run) -> Exit {
     config.policy.pages_per_second = args.rate * PAGES_PER_MIB;
     config.policy.burst = args.burst * PAGES_PER_MIB;
     let options = Options {
-        enforce: args.mode == Mode::Enforce,
+        mode: args.mode,
         listen: args.listen,
         tick: args.tick,
         without: args.without,
