@@ -31,7 +31,7 @@ use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
 use crate::table::{Table, absorb};
 use crate::topology::{Topology, TopologyError};
-use crate::{cgroups, guards, http, own, policy, procfs, report, sys};
+use crate::{cgroups, guards, http, latency, own, policy, procfs, report, sys};
 
 /// The summary comes after so many seconds: enough samples to say something.
 const SUMMARY_AFTER: Duration = Duration::from_secs(6);
@@ -55,8 +55,7 @@ pub struct Options {
     pub without: Vec<String>,
     pub journal: Option<PathBuf>,
     pub config: Config,
-    /// Latency of other nodes' memory ÷ local latency; measured if none is given.
-    pub latency_ratio: Option<f32>,
+    pub latency: latency::Wanted,
 }
 
 /// Why the controller cannot run here. Each is one line with its remedy.
@@ -188,7 +187,7 @@ impl Controller {
         } else {
             Filter::default()
         };
-        let latency = latency(&topology, options.latency_ratio);
+        let latency = start_latency(&topology, options.latency);
         let hardware = hardware(root, &topology);
         let sampler =
             Sampler::new(root, topology, Some(probes), boundness, filter, latency, hardware)
@@ -437,17 +436,19 @@ fn hardware(root: &Path, topology: &Topology) -> Option<Hardware> {
     }
 }
 
-fn latency(topology: &Arc<Topology>, configured: Option<f32>) -> Latency {
-    if let Some(ratio) = configured {
-        return Latency::Configured(ratio);
-    }
-    match Meter::start(Arc::clone(topology)) {
-        Ok(meter) => Latency::Measured(meter),
-        Err(error) => {
-            warn!(%error, "memory latency cannot be measured; the firmware's distances must do");
-            Latency::Firmware
+fn start_latency(topology: &Arc<Topology>, wanted: latency::Wanted) -> Latency {
+    match wanted {
+        latency::Wanted::Configured(ratio) => Latency::Configured(ratio),
+        latency::Wanted::Firmware => Latency::Firmware,
+        latency::Wanted::Measured => {
+            Meter::start(Arc::clone(topology)).map_or_else(unmeasured, Latency::Measured)
         }
     }
+}
+
+fn unmeasured(error: std::io::Error) -> Latency {
+    warn!(%error, "memory latency cannot be measured; the firmware's distances must do");
+    Latency::Firmware
 }
 
 /// Both are in the order of their pids.

@@ -40,9 +40,19 @@ const FEWEST: usize = 6;
 /// CPUs or memory, or without local memory.
 pub type Ratios = NodeVec<NodeVec<Option<Est>>>;
 
+/// Which ratios the user wants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted {
+    Measured,
+    /// The firmware's distances ÷ 10.
+    Firmware,
+    /// Of every other node's memory.
+    Configured(f32),
+}
+
 /// Where the ratios come from.
 pub enum Latency {
-    /// Nothing could be measured.
+    /// Nothing could be measured, or the user wants these.
     Firmware,
     /// The user says how much slower every other node's memory is.
     Configured(f32),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::value_parser;
 use migrate_ctl::config::{Config, Mode, Pattern};
 use migrate_ctl::daemon::{self, Options, StartError};
+use migrate_ctl::latency;
 use migrate_ctl::probes::SIGNALS;
 
 use super::{Exit, LISTEN, complain, say};
@@ -34,10 +35,10 @@ pub(crate) struct Run {
     /// Append decisions and outcomes to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Take the memory of every other node for so many times slower than local memory, instead of
-    /// measuring it
-    #[arg(long, value_name = "RATIO", value_parser = ratio)]
-    latency_ratio: Option<f32>,
+    /// How many times slower another node's memory is than local memory: `measured`, by the
+    /// `firmware`'s distances, or a number for every other node
+    #[arg(long, value_name = "RATIO", default_value = "measured", value_parser = ratio)]
+    latency_ratio: latency::Wanted,
     /// MiB that all moves together may move in a second
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u64).range(1..=1 << 20))]
     rate: u64,
@@ -72,7 +73,7 @@ pub(crate) fn run(args: Run) -> Exit {
         without: args.without,
         journal: args.journal,
         config,
-        latency_ratio: args.latency_ratio,
+        latency: args.latency_ratio,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -88,10 +89,17 @@ pub(crate) fn run(args: Run) -> Exit {
     }
 }
 
-fn ratio(text: &str) -> Result<f32, String> {
-    let ratio: f32 = text.parse().map_err(|error| format!("`{text}` is not a ratio: {error}"))?;
+fn ratio(text: &str) -> Result<latency::Wanted, String> {
+    match text {
+        "measured" => return Ok(latency::Wanted::Measured),
+        "firmware" => return Ok(latency::Wanted::Firmware),
+        _ => {}
+    }
+    let ratio: f32 = text.parse().map_err(|error| {
+        format!("`{text}` is neither measured, nor firmware, nor a ratio: {error}")
+    })?;
     if (1.0..=100.0).contains(&ratio) {
-        Ok(ratio)
+        Ok(latency::Wanted::Configured(ratio))
     } else {
         Err(format!("{ratio} is not between 1 and 100 times the local latency"))
     }
