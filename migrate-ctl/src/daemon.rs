@@ -18,20 +18,17 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::config::{Config, Filter, Mode};
-use crate::hardware::{Hardware, HardwareError};
-use crate::instance::{self, InstanceError, LOCK_FILE};
+use crate::config::{Config, Mode};
+use crate::instance::Instance;
 use crate::journal::{Fact, Journal};
-use crate::latency::{Latency, Meter};
 use crate::ledger::Ledger;
-use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, PidRef, Reason, Tick, Verdict};
-use crate::mover::{MoveCounter, Mover};
-use crate::probes::{Probes, ProbesError};
+use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, PidRef, Tick, Verdict};
+use crate::mover::Mover;
 use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
+use crate::start::{self, Watch, WatchError};
 use crate::table::{Table, absorb};
-use crate::topology::{Topology, TopologyError};
-use crate::{cgroups, guards, http, latency, own, policy, procfs, report, sys};
+use crate::{cgroups, http, latency, own, policy, report, sys};
 
 /// The summary comes after so many seconds: enough samples to say something.
 const SUMMARY_AFTER: Duration = Duration::from_secs(6);
@@ -61,25 +58,10 @@ pub struct Options {
 /// Why the controller cannot run here. Each is one line with its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error(
-        "this is PID namespace {0}, where the probes' pids mean other processes; run it on the \
-         host, or with hostPID / --pid=host"
-    )]
-    PidNamespace(String),
     #[error(transparent)]
-    Sampler(anyhow::Error),
-    #[error(
-        "user {0} may not watch or move other users' processes; run it as root: sudo migrate-ctl run"
-    )]
-    NotRoot(u32),
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
+    Watch(#[from] WatchError),
     #[error(transparent)]
     Listen(#[from] http::HttpError),
-    #[error(transparent)]
-    Probes(#[from] ProbesError),
-    #[error(transparent)]
-    Topology(#[from] TopologyError),
     #[error("cannot open the journal {path}: {source}; name a file in a writable folder")]
     Journal { path: PathBuf, source: std::io::Error },
     #[error("the mover cannot give up CAP_SYS_NICE: {0}; without that it must not move anything")]
@@ -145,7 +127,7 @@ struct Controller {
     published: watch::Sender<Option<Arc<Snapshot>>>,
     last: Option<(Tick, Vec<Decision>)>,
     cost: OwnCost,
-    _instance: instance::Instance,
+    _instance: Instance,
 }
 
 impl Controller {
@@ -154,44 +136,16 @@ impl Controller {
             // Nothing hangs on it, and reading it walks the whole page table.
             options.config.policy.mempolicy_fresh_seconds = OBSERVED_MEMPOLICY_FRESH;
         }
-        if let Some(user) = sys::plain_user() {
-            return Err(StartError::NotRoot(user));
-        }
-        let root = Path::new("/");
-        if let Ok(Some(namespace)) = procfs::foreign_pid_namespace(root) {
-            return Err(StartError::PidNamespace(namespace));
-        }
-        sys::raise_descriptor_limit();
-        let instance = instance::take(Path::new(LOCK_FILE))?;
+        let instance = start::claim()?;
         let listener = http::bind(options.listen).await?;
-        let topology = Topology::read(root)?;
-        let off: Vec<&str> = options.without.iter().map(String::as_str).collect();
-        let mut probes = Probes::load(&off, &topology)?;
-        let hooks = probes.verdicts().to_vec();
-        for hook in &hooks {
-            if hook.state != HookState::Attached {
-                warn!(signal = hook.signal, hook = %hook.hook, state = ?hook.state, "hook not attached");
-            }
-        }
+        let Watch { sampler, topology, hooks, own_moves } =
+            start::watch(&options.config, &options.without, options.latency)?;
         let journal = Journal::open(options.journal.as_deref()).map_err(|source| {
             let path = options.journal.clone().unwrap_or_default();
             StartError::Journal { path, source }
         })?;
-        let topology = Arc::new(topology);
-        let counter = probes.own_moves().map(|moves| Box::new(moves) as Box<dyn MoveCounter>);
-        let (mover, outcomes) = Mover::start(Arc::clone(&topology), counter, root.to_path_buf())
-            .map_err(StartError::Mover)?;
-        let boundness = options.config.policy.boundness;
-        let filter = if guards::on(&options.config, Reason::Excluded) {
-            options.config.filter.clone()
-        } else {
-            Filter::default()
-        };
-        let latency = start_latency(&topology, options.latency);
-        let hardware = hardware(root, &topology);
-        let sampler =
-            Sampler::new(root, topology, Some(probes), boundness, filter, latency, hardware)
-                .map_err(StartError::Sampler)?;
+        let (mover, outcomes) =
+            Mover::start(topology, own_moves, PathBuf::from("/")).map_err(StartError::Mover)?;
         let (published, snapshots) = watch::channel(None);
         tokio::spawn(http::serve(listener, snapshots, http::Limits::default()));
         if http::reachable_from_outside(options.listen) {
@@ -419,36 +373,6 @@ impl Controller {
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();
         format!("stopped after {} ticks: {moves} moves, {pages} pages", self.cost.ticks)
     }
-}
-
-/// A machine without such a PMU is the usual case.
-fn hardware(root: &Path, topology: &Topology) -> Option<Hardware> {
-    match Hardware::open(root, topology) {
-        Ok(hardware) => {
-            info!(event = hardware.name(), "the PMU samples loads");
-            Some(hardware)
-        }
-        Err(HardwareError::NoPmu) => None,
-        Err(error @ (HardwareError::Refused { .. } | HardwareError::Strange { .. })) => {
-            warn!(%error, "no samples of loads");
-            None
-        }
-    }
-}
-
-fn start_latency(topology: &Arc<Topology>, wanted: latency::Wanted) -> Latency {
-    match wanted {
-        latency::Wanted::Configured(ratio) => Latency::Configured(ratio),
-        latency::Wanted::Firmware => Latency::Firmware,
-        latency::Wanted::Measured => {
-            Meter::start(Arc::clone(topology)).map_or_else(unmeasured, Latency::Measured)
-        }
-    }
-}
-
-fn unmeasured(error: std::io::Error) -> Latency {
-    warn!(%error, "memory latency cannot be measured; the firmware's distances must do");
-    Latency::Firmware
 }
 
 /// Both are in the order of their pids.

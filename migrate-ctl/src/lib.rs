@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod http;
 
 pub mod instance;
+pub mod start;
 pub mod daemon;
 pub mod doctor;
 pub mod report;
