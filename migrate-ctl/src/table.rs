@@ -8,6 +8,8 @@ pub(crate) mod classes;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, Forecasting, PolicyConfig};
 use crate::guards::Budget;
 use crate::model::{
@@ -28,7 +30,7 @@ const MEMPOLICY_NEAR: f64 = 5.0;
 /// Cool-downs double at most so often.
 const DOUBLINGS: u32 = 16;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Table {
     pub(crate) rows: BTreeMap<ExtentId, Row>,
     /// As seen in the last tick.
@@ -44,11 +46,12 @@ pub struct Table {
     scores: Vec<Score>,
     classes: Classes,
     /// Nodes open to the row that is looked at, kept to save an allocation.
+    #[serde(skip)]
     open: Vec<bool>,
 }
 
 /// What became of the remote share after a move.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The order's.
     pub seq: u64,
@@ -61,7 +64,7 @@ pub struct Score {
 }
 
 /// One extent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) comm: String,
     pub(crate) cgroup: String,

@@ -4,6 +4,8 @@
 //! placed`, the memory where it really is. Whatever the input, all values here
 //! are finite and not negative.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::PolicyConfig;
 use crate::model::{DomainObs, Est, Node, NodeObs, NodeVec, Pages, Source};
 
@@ -15,7 +17,7 @@ const SLOWEST: f64 = 100.0;
 const SAMPLES: f64 = 99.0;
 
 /// The costs of one extent in one tick.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Costs {
     /// Lost in this tick by state, in seconds.
     pub(crate) loss: Vec<f64>,
@@ -36,7 +38,7 @@ pub(crate) struct Costs {
 }
 
 /// An estimate whose source is known from elsewhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Interval {
     pub(crate) low: f64,
     pub(crate) mid: f64,

@@ -4,6 +4,8 @@
 //! residence is the time for which that stays so. Threads that spread have the
 //! home that they had.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Nanos, Node};
 use crate::policy::cost::Costs;
 
@@ -11,7 +13,7 @@ use crate::policy::cost::Costs;
 /// scatter, and two nodes that are nearly alike must not take turns.
 const CLEARLY: f64 = 2.0;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Home {
     node: Option<u16>,
     /// Beginning of the tick in which it was first seen here.

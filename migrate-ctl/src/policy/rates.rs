@@ -6,6 +6,8 @@
 //! much a process works mostly outlasts such a change, so the load from before
 //! steadies the rates after it, as long as the two agree.
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::cost::Costs;
 
 /// Seconds after which the mean forgets.
@@ -15,7 +17,7 @@ const CHANGE: f64 = 0.2;
 /// Samples of CPU time a second, for the noise of a tick's mix.
 const SAMPLES_PER_SECOND: f64 = 99.0;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rates {
     /// Seconds since the last change.
     elapsed: f64,

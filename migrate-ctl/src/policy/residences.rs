@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::wait::{Plan, Waits};
 
 /// Residences and lives that count: enough for a tenth of precision, few enough to follow changes.
@@ -23,14 +25,14 @@ const STEP: f64 = 1.1;
 const LONGEST: f64 = 86_400.0;
 
 /// A share of all residences that ends after so many seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ending {
     pub(crate) after: f64,
     pub(crate) share: f64,
 }
 
 /// One class of tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Residences {
     /// How long it lasted, and whether its end was seen.
     stays: VecDeque<(f64, bool)>,
@@ -42,6 +44,8 @@ pub(crate) struct Residences {
     survival: Vec<Ending>,
     /// Ascending.
     known_lives: Vec<f64>,
+    /// Made from the above when asked for.
+    #[serde(skip)]
     waits: Waits,
 }
 

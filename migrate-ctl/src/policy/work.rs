@@ -5,10 +5,12 @@
 //! plus γ times the way there keeps our cost within a constant of the
 //! clairvoyant's, whatever the processes do.
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::cost::Costs;
 
 /// One value per state, in seconds; the last state is `as placed`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Work(Vec<f64>);
 
 impl Work {

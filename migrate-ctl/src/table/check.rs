@@ -1,5 +1,7 @@
 //! Whether a move helped: the remote share before it against the share after it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::table::Score;
 
 /// Ticks in which the process ran, before there is a verdict.
@@ -8,7 +10,7 @@ const ACTIVE: u32 = 3;
 /// CPU time is sampled in every fifth tick only.
 const PATIENCE: u64 = 6;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Check {
     seq: u64,
     before: f64,

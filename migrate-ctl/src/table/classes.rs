@@ -5,23 +5,25 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::residences::Residences;
 
 /// Cgroups of which something is remembered.
 const KEPT: usize = 4_096;
 
 /// Position of a class; the first is of those that found no place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClassId(usize);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Classes {
     names: BTreeMap<String, usize>,
     classes: Vec<Class>,
     free: Vec<usize>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Class {
     residences: Residences,
     /// Rows that belong to it.

@@ -1,7 +1,13 @@
 //! What the table remembers, and what it makes of outcomes.
 
+use crate::config::Config;
+use crate::contest::world::World;
 use crate::model::{Decision, End, Input, Order, Reason, Tick};
+use crate::policy::decide;
 use crate::policy::scene::{Proc, SECOND, Scene, order, outcome};
+use crate::simulation::fleet::Fleet;
+use crate::simulation::machines::Machine;
+use crate::table::{Table, absorb};
 
 const MANY: f32 = 131_072.0;
 
@@ -97,6 +103,32 @@ fn ordered_pages_come_out_of_the_budget_and_grow_back() {
     assert_eq!(scene.table.tokens(), 200_000.0 - order.pages as f64);
     scene.tick(&[]);
     assert_eq!(scene.table.tokens(), 200_000.0 - 131_072.0 + 65_536.0);
+}
+
+#[test]
+fn a_table_that_was_written_down_decides_as_it_would_have() {
+    let (mut fleet, mut world) = (Fleet::new(3, 60, &Machine::uniform(4), None), World::default());
+    let (mut kept, config) = (Table::default(), Config::default());
+    let (mut restored, mut moves) = (Table::default(), 0);
+    for round in 0..600 {
+        if round % 100 == 50 {
+            let written = postcard::to_stdvec(&restored).unwrap();
+            restored = postcard::from_bytes(&written).unwrap();
+        }
+        let mut tick = fleet.tick();
+        world.show(&mut tick);
+        let tick = Input::Tick(tick);
+        absorb(&mut kept, &config, &tick);
+        absorb(&mut restored, &config, &tick);
+        let decisions = decide(&kept, &config);
+        assert_eq!(decide(&restored, &config), decisions, "round {round}");
+        for input in world.carry_out(&decisions) {
+            moves += 1;
+            absorb(&mut kept, &config, &input);
+            absorb(&mut restored, &config, &input);
+        }
+    }
+    assert!(moves > 0);
 }
 
 /// A scene in which the move of the stranded process is due.
