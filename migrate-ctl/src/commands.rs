@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::ValueEnum;
 
+pub(crate) mod watching;
 pub(crate) mod run;
 pub(crate) mod migrate;
 pub(crate) mod doctor;
