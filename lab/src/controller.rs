@@ -20,6 +20,8 @@ const BINARY: &str = "/bin/migrate-ctl";
 const START: Duration = Duration::from_secs(60);
 /// As a machine with two sockets would have it.
 const LATENCY_RATIO: &str = "--latency-ratio 2.1";
+/// Nothing is, unless a test is about it: what it waits for might be.
+const HOLD_BACK: &str = "--hold-back";
 const STOP: Duration = Duration::from_secs(30);
 const ADDRESS: &str = "127.0.0.1:9816";
 
@@ -88,6 +90,7 @@ impl Controller {
         command
             .args(["run", "--journal", &journal])
             .args(words.split_whitespace())
+            .args(if words.contains(HOLD_BACK) { &[][..] } else { &[HOLD_BACK, "0"] })
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("share the log")?)
             .stderr(file);

@@ -90,7 +90,8 @@ fn main() -> ExitCode {
 
 /// The median and the longest.
 fn ticks(seed: u64) -> [Duration; 2] {
-    let config = Config::default();
+    let mut config = Config::default();
+    config.policy.hold_back = 0.0;
     let mut fleet = Fleet::new(seed, FLEET.0, &Machine::uniform(FLEET.1), None);
     let (mut table, mut world) = (Table::default(), World::default());
     let mut spans: Vec<Duration> = Vec::with_capacity(TICKS);

@@ -14,7 +14,8 @@ pub const SHOWN: usize = 16;
 #[derive(Default)]
 struct Sum {
     cpu: f64,
-    loss: f32,
+    /// Lost per second at the low end, in the middle and at the high end.
+    loss: [f32; 3],
     /// CPU time of those whose placement is known, and the part of it that was remote.
     known: f64,
     low: f64,
@@ -23,6 +24,11 @@ struct Sum {
 }
 
 impl Sum {
+    fn loss(&self) -> Est {
+        let [low, mid, high] = self.loss;
+        Est { low, mid, high, source: Source::CpuPlacement }
+    }
+
     /// Of processes that are wrong in the same direction, at the worst.
     fn remote(&self) -> Option<Est> {
         #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
@@ -47,7 +53,10 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
         for forecast in domain.extents.iter().filter_map(|extent| forecasts.get(&extent.id)) {
             let sum = sums.entry(printable(&domain.cgroup)).or_default();
             sum.cpu += cpu;
-            sum.loss += forecast.loss_rate.low;
+            let Est { low, mid, high, .. } = forecast.loss_rate;
+            for (sum, end) in sum.loss.iter_mut().zip([low, mid, high]) {
+                *sum += end;
+            }
             if let Some(remote) = forecast.remote {
                 sum.known += cpu;
                 sum.low += cpu * f64::from(remote.low);
@@ -57,10 +66,10 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
         }
     }
     let mut sums: Vec<(String, Sum)> = sums.into_iter().filter(|(_, sum)| sum.cpu > 0.0).collect();
-    sums.sort_by(|(_, a), (_, b)| b.loss.total_cmp(&a.loss).then(b.cpu.total_cmp(&a.cpu)));
+    sums.sort_by(|(_, a), (_, b)| b.loss[1].total_cmp(&a.loss[1]).then(b.cpu.total_cmp(&a.cpu)));
     sums.into_iter()
         .take(SHOWN)
-        .map(|(cgroup, sum)| CgroupLoad { cgroup, remote: sum.remote(), loss_rate: sum.loss })
+        .map(|(cgroup, sum)| CgroupLoad { cgroup, remote: sum.remote(), loss_rate: sum.loss() })
         .collect()
 }
 
@@ -79,7 +88,7 @@ mod tests {
         assert_eq!(shown.len(), 1);
         let remote = shown[0].remote.unwrap();
         assert_eq!((remote.low, remote.mid, remote.high), (0.375, 0.75, 0.75));
-        assert_eq!(shown[0].loss_rate, 0.1);
+        assert_eq!(shown[0].loss_rate.mid, 0.1);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct PolicyConfig {
     pub price_per_page: Est,
     /// Seconds that the application loses for each move, however small.
     pub price_per_move: f64,
+    /// Price of a CPU second that the mover used and that nobody else wanted, 0 to 1.
+    pub idle_cpu_price: f64,
     /// What all moves together may move per second.
     pub pages_per_second: Pages,
     /// The most that may be moved at once after a quiet time.
@@ -106,6 +108,8 @@ impl Default for PolicyConfig {
             // A call that moves nothing walks the page table and drains the LRU caches:
             // 0.02 to 6 ms in emulated guests.
             price_per_move: 0.005,
+            // An idle CPU is not free: its heat and its share of the caches are somebody's.
+            idle_cpu_price: 0.1,
             // 256 MiB a second, and 4 GiB after a quiet time.
             pages_per_second: 65_536,
             burst: 1 << 20,

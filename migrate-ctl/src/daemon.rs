@@ -22,7 +22,7 @@ use crate::config::{Config, Mode};
 use crate::instance::Instance;
 use crate::journal::{Fact, Journal};
 use crate::ledger::Ledger;
-use crate::model::{Decision, DomainObs, Input, NodeVec, Outcome, PidRef, Tick, Verdict};
+use crate::model::{Decision, DomainObs, Input, NodeVec, Order, Outcome, PidRef, Tick, Verdict};
 use crate::mover::Mover;
 use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
@@ -135,6 +135,8 @@ impl Controller {
         if options.mode == Mode::Observe {
             // Nothing hangs on it, and reading it walks the whole page table.
             options.config.policy.mempolicy_fresh_seconds = OBSERVED_MEMPOLICY_FRESH;
+            // Where nothing is moved there is nothing to compare with.
+            options.config.policy.hold_back = 0.0;
         }
         let instance = start::claim()?;
         let listener = http::bind(options.listen).await?;
@@ -238,8 +240,23 @@ impl Controller {
     }
 
     fn record(&mut self, tick: &Tick, decisions: &[Decision]) {
+        for checked in self.table.take_checked() {
+            self.ledger.record_checked(checked.helped);
+        }
         for score in self.table.take_scores() {
-            self.ledger.record_score(score.helped);
+            info!(
+                pid = score.target.pid,
+                seq = score.seq,
+                held_back = score.held_back,
+                predicted = score.predicted.mid,
+                realised = score.realised.mid,
+                low = score.realised.low,
+                high = score.realised.high,
+                source = score.realised.source.name(),
+                hit = score.hit(),
+                "move scored"
+            );
+            self.ledger.record_score(&score);
         }
         for decision in decisions {
             self.ledger.record_decision(decision);
@@ -255,21 +272,28 @@ impl Controller {
             return;
         }
         for decision in decisions {
-            if let Verdict::Move(order) = &decision.verdict {
-                info!(
-                    pid = order.target.pid,
-                    to = order.to.0,
-                    pages = order.pages,
-                    seq = order.seq,
-                    "move ordered"
-                );
-                absorb(&mut self.table, &self.options.config, &Input::Ordered(order.clone()));
-                self.journal.record(&Fact::Ordered { seq: order.seq, now: sys::boottime() });
-                if let Some(mover) = &self.mover {
-                    mover.submit(order.clone());
-                }
+            match &decision.verdict {
+                Verdict::Stay => {}
+                Verdict::Move(order) => self.order(order),
+                Verdict::HoldBack(order) => self.hold_back(order),
             }
         }
+    }
+
+    fn order(&mut self, order: &Order) {
+        let Order { seq, target, to, pages, .. } = order;
+        info!(pid = target.pid, to = to.0, pages, seq, "move ordered");
+        absorb(&mut self.table, &self.options.config, &Input::Ordered(order.clone()));
+        self.journal.record(&Fact::Ordered { seq: *seq, now: sys::boottime() });
+        if let Some(mover) = &self.mover {
+            mover.submit(order.clone());
+        }
+    }
+
+    fn hold_back(&mut self, order: &Order) {
+        let Order { seq, target, to, pages, .. } = order;
+        info!(pid = target.pid, to = to.0, pages, seq, "move held back, for comparison");
+        absorb(&mut self.table, &self.options.config, &Input::HeldBack(order.clone()));
     }
 
     fn absorb_outcome(&mut self, outcome: &Outcome) {
@@ -312,6 +336,7 @@ impl Controller {
             scans: sampler.scans().to_vec(),
             probes: self.hooks.clone(),
             ledger: self.ledger.clone(),
+            learned: self.table.learned(&self.options.config.policy),
             cgroups: cgroups::busiest(tick, decisions),
             resident: sampler.resident(),
             late: sampler.late().to_vec(),

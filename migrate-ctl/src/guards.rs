@@ -32,14 +32,16 @@ type Guard = fn(&Wish<'_>, &Table, &Config, &Budget) -> bool;
 
 /// Who may not be touched at all comes first, then where to, then when, then how much:
 /// what the user can change least comes before what passes by itself.
-const GUARDS: [(Reason, Guard); 10] = [
+const GUARDS: [(Reason, Guard); 12] = [
     (Reason::Excluded, excluded),
     (Reason::NoPlacement, no_placement),
     (Reason::Mempolicy, mempolicy),
     (Reason::MempolicyUnknown, mempolicy_unknown),
     (Reason::Cpuset, cpuset),
     (Reason::Moving, moving),
+    (Reason::Hurt, hurt),
     (Reason::CoolDown, cool_down),
+    (Reason::HeldBack, held_back),
     (Reason::TooLarge, too_large),
     (Reason::NoRoom, no_room),
     (Reason::RateLimit, rate_limit),
@@ -87,6 +89,7 @@ pub(crate) fn lasts(reason: Reason) -> bool {
             | Reason::NoPlacement
             | Reason::Mempolicy
             | Reason::Cpuset
+            | Reason::Hurt
             | Reason::TooLarge
     )
 }
@@ -138,6 +141,15 @@ fn cpuset(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
 /// the one before it.
 fn moving(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
     wish.row.busy()
+}
+
+/// There, and for as long as the process lives.
+fn hurt(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    wish.to.is_some() && wish.row.hurt_by == wish.to
+}
+
+fn held_back(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+    wish.row.is_held_back()
 }
 
 fn cool_down(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Decision, End, Node, Outcome, Pages, Reason};
+use crate::table::trial::Score;
 
 /// Sums since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +14,11 @@ pub struct Ledger {
     pub ended: BTreeMap<End, u64>,
     /// Decisions by the verdict's word and the reason.
     pub decisions: BTreeMap<(&'static str, Reason), u64>,
+    /// Of the trials that have ended: moves that were watched, those of them that brought what
+    /// was predicted, and moves that were held back.
+    pub predicted: u64,
+    pub hits: u64,
+    pub held_back: u64,
     /// Moves after which at most half of the remote share was left, and the others.
     pub helped: u64,
     pub not_helped: u64,
@@ -44,8 +50,18 @@ impl Ledger {
     }
 
     /// What the check after a move found.
-    pub fn record_score(&mut self, helped: bool) {
+    pub fn record_checked(&mut self, helped: bool) {
         add(if helped { &mut self.helped } else { &mut self.not_helped }, 1);
+    }
+
+    /// What was predicted of a move, and what came.
+    pub fn record_score(&mut self, score: &Score) {
+        if score.held_back {
+            add(&mut self.held_back, 1);
+        } else {
+            add(&mut self.predicted, 1);
+            add(&mut self.hits, u64::from(score.hit()));
+        }
     }
 }
 
@@ -57,7 +73,7 @@ fn add(sum: &mut u64, more: u64) {
 mod tests {
     use super::{Ledger, PairTotals};
     use crate::model::{
-        Class, Decision, End, ExtentId, Forecast, Leg, Node, NodeVec, Order, Outcome, PidRef,
+        Class, Decision, End, Est, ExtentId, Forecast, Leg, Node, NodeVec, Order, Outcome, PidRef,
         Reason, Verdict,
     };
 
@@ -101,17 +117,27 @@ mod tests {
     }
 
     #[test]
-    fn scores_count_apart() {
+    fn what_helped_and_what_did_not_count_apart() {
         let mut ledger = Ledger::default();
-        ledger.record_score(true);
-        ledger.record_score(false);
-        ledger.record_score(false);
+        ledger.record_checked(true);
+        ledger.record_checked(false);
+        ledger.record_checked(false);
         assert_eq!((ledger.helped, ledger.not_helped), (1, 2));
     }
 
     fn order(to: Node) -> Order {
         let from = NodeVec::default();
-        Order { seq: 1, target: WHO, from, to, pages: 9, at_most: 9, until: 1 }
+        Order {
+            seq: 1,
+            target: WHO,
+            from,
+            to,
+            pages: 9,
+            at_most: 9,
+            until: 1,
+            saves: Est::NOTHING,
+            price: Est::NOTHING,
+        }
     }
 
     fn decision(verdict: Verdict, reason: Reason) -> Decision {

@@ -152,6 +152,9 @@ pub struct Est {
 }
 
 impl Est {
+    /// Nothing is lost and nothing saved.
+    pub const NOTHING: Self = Self::exact(0.0, Source::Prior);
+
     /// The same, so many times as large.
     #[must_use]
     pub fn times(self, factor: f32) -> Self {
@@ -265,7 +268,7 @@ impl DomainObs {
             hints: Vec::new(),
             migrated: Vec::new(),
             unmovable: None,
-            boundness: Est::exact(0.0, Source::Prior),
+            boundness: Est::NOTHING,
             extents: Vec::new(),
         }
     }
@@ -616,10 +619,10 @@ impl Forecast {
     pub(crate) const NOTHING: Self = Self {
         best: None,
         remote: None,
-        loss_rate: Est::exact(0.0, Source::Prior),
+        loss_rate: Est::NOTHING,
         lost: 0.0,
-        price: Est::exact(0.0, Source::Prior),
-        saves: Est::exact(0.0, Source::Prior),
+        price: Est::NOTHING,
+        saves: Est::NOTHING,
         break_even: None,
         move_in: None,
         rule: Rule::WorkFunction,

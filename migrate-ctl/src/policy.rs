@@ -10,6 +10,9 @@ pub(crate) mod rates;
 pub(crate) mod wait;
 pub(crate) mod residences;
 pub(crate) mod home;
+pub(crate) mod moments;
+pub(crate) mod pace;
+pub mod prices;
 
 use crate::config::Config;
 use crate::guards::{self, Budget, Wish};
@@ -46,13 +49,18 @@ fn decide_one(
     let best = ahead.best.or_else(|| forbidden(table, row, config));
     let pages = best.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
     let wish = wish(id, row, best);
-    let mut move_in = ahead.wait;
+    let mut forecast = forecast(row, best, &ahead, table, config);
     let (verdict, reason) = if let (Some(to), true) = (ahead.best, ahead.due()) {
         match guards::against(&wish, table, config, budget) {
             Some(reason) => (Verdict::Stay, reason),
             None => {
-                budget.spend(to, wish.at_most);
-                (Verdict::Move(order(seq, table, &wish, to, pages)), Reason::Pays)
+                let order = order(seq, table, &wish, to, pages, &forecast);
+                if row.draws(id.domain, table.feedback.hold_back(config.policy.hold_back)) {
+                    (Verdict::HoldBack(order), Reason::HeldBack)
+                } else {
+                    budget.spend(to, wish.at_most);
+                    (Verdict::Move(order), Reason::Pays)
+                }
             }
         }
     } else if best.is_some() || !row.placed {
@@ -66,18 +74,11 @@ fn decide_one(
     };
     // Room comes when others let go of it, and nobody knows when.
     if guards::lasts(reason) || reason == Reason::NoRoom {
-        move_in = None;
+        forecast.move_in = None;
     } else if reason == Reason::CoolDown {
-        move_in = move_in.map(|wait| wait.max(row.cooling(table.now)));
+        forecast.move_in = forecast.move_in.map(|wait| wait.max(row.cooling(table.now)));
     }
-    Decision {
-        seq,
-        now: table.now,
-        extent: id,
-        verdict,
-        reason,
-        forecast: forecast(row, best, move_in, ahead.rule, config),
-    }
+    Decision { seq, now: table.now, extent: id, verdict, reason, forecast }
 }
 
 /// A move to this node, with the most that it may bring.
@@ -206,21 +207,40 @@ fn gamma(config: &Config) -> f64 {
     if gamma.is_nan() { 1.0 } else { gamma.clamp(0.0, 1.0) }
 }
 
-fn order(seq: u64, table: &Table, wish: &Wish<'_>, to: Node, pages: Pages) -> Order {
+fn order(
+    seq: u64,
+    table: &Table,
+    wish: &Wish<'_>,
+    to: Node,
+    pages: Pages,
+    forecast: &Forecast,
+) -> Order {
     let there = &wish.row.costs.pages;
     let from = NodeVec::from_fn(there.len(), |n| n != to && there[usize::from(n.0)] > 0.0);
     let until = table.now.saturating_add(table.dt().saturating_mul(ORDER_TICKS));
-    Order { seq, target: wish.id.domain, from, to, pages, at_most: wish.at_most, until }
+    let Forecast { saves, price, .. } = *forecast;
+    Order {
+        seq,
+        target: wish.id.domain,
+        from,
+        to,
+        pages,
+        at_most: wish.at_most,
+        until,
+        saves,
+        price,
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
 fn forecast(
     row: &Row,
     best: Option<Node>,
-    move_in: Option<f64>,
-    rule: Rule,
+    ahead: &Ahead,
+    table: &Table,
     config: &Config,
 ) -> Forecast {
+    let pricing = (&table.prices, &config.policy);
     let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
     let gain = best.map_or(0.0, |node| gain(row, node));
     let (rate, load) = (row.rates.rate_as_placed().unwrap_or(0.0), row.rates.steady_load());
@@ -233,11 +253,11 @@ fn forecast(
         remote: row.costs.remote,
         loss_rate: interval(rate, [lost.mid * load, lost.high * load], source),
         lost: row.rates.lost,
-        price: price_of(row, price, config),
+        price: best.map_or(Est::NOTHING, |to| row.costs.price_to(to, pricing)),
         saves: interval(share(gain), [lost.mid * part, lost.high * part], source),
         break_even: (gain > WORTHWHILE).then_some((price / gain) as f32),
-        move_in: move_in.map(|wait| wait as f32),
-        rule,
+        move_in: ahead.wait.map(|wait| wait as f32),
+        rule: ahead.rule,
         paid: row.paid,
         optimum: row.work.optimum(),
     }
@@ -248,18 +268,6 @@ fn forecast(
 fn interval(low: f64, [mid, high]: [f64; 2], source: Source) -> Est {
     let mid = mid.max(low);
     Est { low: low as f32, mid: mid as f32, high: high.max(mid) as f32, source }
-}
-
-/// The price at its middle, and its ends by those of the price of a page.
-#[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
-fn price_of(_row: &Row, price: f64, config: &Config) -> Est {
-    let page = config.policy.price_per_page;
-    let fixed = config.policy.price_per_move.min(price);
-    let at = |end: f32| {
-        let ratio = if page.mid > 0.0 { f64::from(end / page.mid) } else { 1.0 };
-        (fixed + (price - fixed) * ratio) as f32
-    };
-    Est { low: at(page.low), mid: price as f32, high: at(page.high), source: page.source }
 }
 
 /// One or two plain sentences on a decision.

@@ -14,6 +14,7 @@ use migrate_common::{
 use crate::ledger::Ledger;
 use crate::model::{Accesses, Est, Faults, Nanos, NodeId, NodeVec};
 use crate::placement::ClassPages;
+use crate::table::learned::Learned;
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub scans: Vec<(NodeId, [Scanned; SCAN_KINDS as usize])>,
     pub probes: Vec<HookVerdict>,
     pub ledger: Ledger,
+    /// What the policy has learned.
+    pub learned: Learned,
     /// The busiest cgroups by what remote memory costs them, bounded, most first.
     pub cgroups: Vec<CgroupLoad>,
     /// Resident pages of the processes that were looked into.
@@ -116,7 +119,7 @@ pub struct CgroupLoad {
     /// is known; none if no placement is.
     pub remote: Option<Est>,
     /// Seconds lost by its processes per second, as the policy models it.
-    pub loss_rate: f32,
+    pub loss_rate: Est,
 }
 
 /// What the controller itself costs.

@@ -4,6 +4,9 @@
 //! by [`absorb`]; decides nothing. No clock: time comes with the inputs.
 
 mod check;
+pub mod feedback;
+pub mod learned;
+pub mod trial;
 pub(crate) mod classes;
 
 use std::collections::BTreeMap;
@@ -19,11 +22,15 @@ use crate::model::{
 use crate::policy;
 use crate::policy::cost::Costs;
 use crate::policy::home::Home;
+use crate::policy::pace::Pace;
+use crate::policy::prices::{self, Prices};
 use crate::policy::rates::Rates;
 use crate::policy::residences::Residences;
 use crate::policy::work::Work;
 use check::Check;
 use classes::{ClassId, Classes};
+use feedback::Feedback;
+use trial::{Score, Trial};
 
 /// A move this near, in seconds, is worth walking the page table for the memory policy.
 const MEMPOLICY_NEAR: f64 = 5.0;
@@ -43,16 +50,30 @@ pub struct Table {
     pub(crate) seq: u64,
     /// Counts ticks.
     pub(crate) round: u64,
+    /// Share of the machine's CPU time that was used, 0 to 1.
+    busy: f32,
+    checked: Vec<Checked>,
     scores: Vec<Score>,
+    pub(crate) prices: Prices,
+    pub(crate) feedback: Feedback,
+    /// What those that are gone have paid, and could have paid at least, in seconds, as modelled.
+    past: Modelled,
     classes: Classes,
     /// Nodes open to the row that is looked at, kept to save an allocation.
     #[serde(skip)]
     open: Vec<bool>,
 }
 
+/// Seconds lost by all processes, as modelled: so far, and by a clairvoyant at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Modelled {
+    pub paid: f64,
+    pub optimum: f64,
+}
+
 /// What became of the remote share after a move.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Score {
+pub struct Checked {
     /// The order's.
     pub seq: u64,
     /// It fell by at least half.
@@ -93,6 +114,18 @@ pub(crate) struct Row {
     /// The order that the mover has, and the remote share when it was given.
     pub(crate) moving: Option<(Order, f64)>,
     check: Option<Check>,
+    /// How much CPU time a call of it takes.
+    pace: Pace,
+    /// A move that is watched, or one that is held back.
+    trial: Option<Box<Trial>>,
+    /// What its threads have waited since the order, and the move that it was for, once that is
+    /// over.
+    waited: Nanos,
+    over: Option<Box<Outcome>>,
+    /// A move to there has made it slower.
+    pub(crate) hurt_by: Option<Node>,
+    /// The residence for which it was held back: once is enough.
+    compared: Option<Nanos>,
     /// Failed or unhelpful moves in a row.
     failures: u32,
     cool_until: Nanos,
@@ -103,7 +136,7 @@ pub fn absorb(table: &mut Table, config: &Config, input: &Input) {
     match input {
         Input::Tick(tick) => table.tick(config, tick),
         Input::Ordered(order) => table.ordered(order),
-        Input::HeldBack(_) => {}
+        Input::HeldBack(order) => table.held_back(config, order),
         Input::Progress(outcome) => table.progress(config, outcome),
     }
 }
@@ -135,8 +168,21 @@ impl Table {
     }
 
     /// What the checks have found since the last call.
+    pub fn take_checked(&mut self) -> Vec<Checked> {
+        std::mem::take(&mut self.checked)
+    }
+
+    /// The trials that have ended since the last call.
     pub fn take_scores(&mut self) -> Vec<Score> {
         std::mem::take(&mut self.scores)
+    }
+
+    /// Sums over all processes, those that are gone too.
+    fn modelled(&self) -> Modelled {
+        self.rows.values().fold(self.past, |sum, row| Modelled {
+            paid: sum.paid + row.paid,
+            optimum: sum.optimum + row.work.optimum(),
+        })
     }
 
     /// Extents that ran in this tick, in a fixed order.
@@ -158,6 +204,8 @@ impl Table {
         self.nodes.clone_from(&tick.nodes);
         self.now = tick.now;
         self.dt = tick.dt;
+        self.busy = tick.busy;
+        self.prices.resize(tick.nodes.len());
         let burst = config.policy.burst as f64;
         let grown = secs(tick.dt) * config.policy.pages_per_second as f64;
         self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
@@ -187,11 +235,19 @@ impl Table {
         }
         row.allowed.clone_from(&extent.allowed);
         row.alongside = extent.alongside;
-        row.boundness = Some(domain.boundness.source);
         if extent.mempolicy != Mempolicy::Unknown {
             row.mempolicy = Some((now, extent.mempolicy));
         }
-        row.placed = row.costs.measure(domain, &extent.pages, &self.nodes, &config.policy);
+        row.waited = row.waited.saturating_add(domain.waited);
+        if let Some(outcome) = row.over.take() {
+            let cost = prices::cost(row.waited, outcome.caller, self.busy, &config.policy);
+            self.prices.learn(&outcome, cost);
+            row.watch(&outcome, cost, now.saturating_add(horizon(config)));
+        }
+        let boundness = row.pace.boundness().unwrap_or(domain.boundness);
+        row.boundness = Some(boundness.source);
+        let pricing = (&self.prices, &config.policy);
+        row.placed = row.costs.measure(domain, extent, boundness, &self.nodes, pricing);
         if !row.placed {
             return;
         }
@@ -204,10 +260,19 @@ impl Table {
         let class = self.classes.get(row.class);
         if let Some(stayed) = row.home.step(&row.costs, open, now, self.dt) {
             class.stayed(stayed, true);
+            row.pace.restart();
+            // It has gone elsewhere: nobody can tell what the move has brought.
+            row.trial = None;
         }
+        let used = row.costs.cpu.iter().sum();
+        row.pace.step(seconds, used, domain.calls, row.costs.slowness);
         row.wait = row.forecast(config, extent.id.domain, class);
-        if let Some(score) = row.check(self.round) {
-            row.settle(config, now, score.helped);
+        if let Some(checked) = row.check(self.round) {
+            row.settle(config, now, checked.helped);
+            self.checked.push(checked);
+        }
+        if let Some(score) = row.score(now) {
+            self.feedback.record(&score);
             self.scores.push(score);
         }
     }
@@ -218,6 +283,8 @@ impl Table {
             let class = |class| ExtentId { domain: *id, class };
             for extent in Class::ALL.map(class) {
                 let Some(row) = self.rows.remove(&extent) else { continue };
+                self.past.paid += row.paid;
+                self.past.optimum += row.work.optimum();
                 let class = self.classes.leave(row.class);
                 class.lived(secs(self.now.saturating_sub(started(*id))));
                 if row.home.node().is_some() {
@@ -230,7 +297,23 @@ impl Table {
     fn ordered(&mut self, order: &Order) {
         self.tokens = self.tokens.map(|left| (left - order.at_most as f64).max(0.0));
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
-            row.moving = Some((order.clone(), row.costs.remote_share()));
+            let remote = row.costs.remote_share();
+            row.moving = Some((order.clone(), remote));
+            row.trial = Some(Box::new(Trial::of(order, remote, row.pace.stretch())));
+            row.waited = 0;
+        }
+    }
+
+    /// It stays for one horizon, as if it had been moved.
+    fn held_back(&mut self, config: &Config, order: &Order) {
+        let ends = self.now.saturating_add(horizon(config));
+        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
+            let mut trial = Trial::of(order, row.costs.remote_share(), row.pace.stretch());
+            trial.held_back = true;
+            trial.watch(ends);
+            row.trial = Some(Box::new(trial));
+            row.compared = Some(row.home.since);
+            row.pace.restart();
         }
     }
 
@@ -238,7 +321,12 @@ impl Table {
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
             let ours = row.moving.take_if(|(order, _)| order.seq == outcome.seq);
             let Some((_, before)) = ours else { continue };
-            let price = row.costs.price_of(outcome.moved(), &config.policy);
+            let price = row.costs.price_of(outcome, (&self.prices, &config.policy));
+            if outcome.end == End::Done && outcome.moved() > 0 {
+                row.over = Some(Box::new(outcome.clone()));
+            } else {
+                row.trial = None;
+            }
             row.paid += price;
             row.work.moved(price);
             match outcome.end {
@@ -286,8 +374,10 @@ impl Row {
         self.moving.is_some() || self.check.is_some()
     }
 
-    pub(crate) fn cooling(&self, now: Nanos) -> f64 {
-        secs(self.cool_until.saturating_sub(now))
+    /// Seconds.
+    #[expect(clippy::cast_possible_truncation, reason = "no more digits are shown")]
+    pub(crate) fn cooling(&self, now: Nanos) -> f32 {
+        secs(self.cool_until.saturating_sub(now)) as f32
     }
 
     /// The memory policy as last read. No policy is worth only so much time: one may be set
@@ -304,10 +394,39 @@ impl Row {
         self.mempolicy.map(|(read, _)| secs(now.saturating_sub(read)))
     }
 
-    fn check(&mut self, round: u64) -> Option<Score> {
-        let score = self.check.as_mut()?.step(self.costs.remote_share(), round)?;
+    fn check(&mut self, round: u64) -> Option<Checked> {
+        let checked = self.check.as_mut()?.step(self.costs.remote_share(), round)?;
         self.check = None;
+        Some(checked)
+    }
+
+    /// The move is over and has cost so much: from now on its effect is watched.
+    fn watch(&mut self, outcome: &Outcome, cost: f64, ends: Nanos) {
+        self.pace.restart();
+        if let Some(trial) = &mut self.trial {
+            trial.paid = (outcome.caller > 0).then_some(cost);
+            trial.watch(ends);
+        }
+    }
+
+    fn score(&mut self, now: Nanos) -> Option<Score> {
+        let trial = self.trial.as_ref()?;
+        let score = trial.over(now, self.costs.remote_share(), &self.pace.stretch())?;
+        if score.hurt() {
+            self.hurt_by = Some(trial.to);
+        }
+        self.trial = None;
         Some(score)
+    }
+
+    /// It stays for comparison.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.held_back)
+    }
+
+    /// Whether a move of it is to be held back now.
+    pub(crate) fn draws(&self, id: PidRef, share: f64) -> bool {
+        self.compared != Some(self.home.since) && feedback::draws(id, self.home.since, share)
     }
 
     fn settle(&mut self, config: &Config, now: Nanos, helped: bool) {
@@ -318,13 +437,7 @@ impl Row {
         let seconds =
             config.policy.cool_down_seconds * f64::from(1_u32 << self.failures.min(DOUBLINGS));
         self.failures = self.failures.saturating_add(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a float cast saturates, and no number becomes 0"
-        )]
-        let nanos = (seconds.max(0.0) * 1e9) as Nanos;
-        self.cool_until = now.saturating_add(nanos);
+        self.cool_until = now.saturating_add(nanos(seconds));
     }
 }
 
@@ -344,6 +457,20 @@ impl Table {
     }
 }
 
+/// How long an effect is watched.
+fn horizon(config: &Config) -> Nanos {
+    nanos(config.policy.horizon_seconds)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates, and no number becomes 0"
+)]
+fn nanos(seconds: f64) -> Nanos {
+    (seconds.max(0.0) * 1e9) as Nanos
+}
+
 /// When a process began. USER_HZ is 100 on every architecture but Alpha and ia64.
 fn started(id: PidRef) -> Nanos {
     id.start.saturating_mul(10_000_000)
@@ -355,3 +482,5 @@ pub(crate) fn secs(span: Nanos) -> f64 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trials;

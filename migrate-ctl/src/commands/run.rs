@@ -29,6 +29,13 @@ pub(crate) struct Run {
     /// MiB that may be moved at once after a quiet time
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(1..=1 << 20))]
     burst: u64,
+    /// Share of the moves, 0 to 0.5, that are held back for one horizon at first, to see what comes
+    /// without them
+    #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = hold_back)]
+    hold_back: f64,
+    /// Seconds for which the effect of a move is watched, and a move is held back
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u32).range(5..=3600))]
+    horizon: u32,
     /// Switch a guard off, by the name of its reason: only to see a test fail
     #[arg(long, value_name = "REASON", hide = true)]
     guard_off: Vec<String>,
@@ -43,6 +50,8 @@ pub(crate) fn run(args: Run) -> Exit {
     config.guards_off = args.guard_off;
     config.policy.pages_per_second = args.rate * PAGES_PER_MIB;
     config.policy.burst = args.burst * PAGES_PER_MIB;
+    config.policy.hold_back = args.hold_back;
+    config.policy.horizon_seconds = args.horizon.into();
     let options = Options {
         mode: args.mode,
         listen: args.listen,
@@ -57,5 +66,14 @@ pub(crate) fn run(args: Run) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) if error.is::<StartError>() => complain(&error, Exit::CannotRun),
         Err(error) => complain(&error, Exit::Internal),
+    }
+}
+
+fn hold_back(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|error| format!("`{text}` is not a share: {error}"))?;
+    if (0.0..=0.5).contains(&share) {
+        Ok(share)
+    } else {
+        Err(format!("{share} is not a share of the moves between 0 and 0.5"))
     }
 }

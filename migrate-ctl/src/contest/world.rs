@@ -156,7 +156,8 @@ mod tests {
     /// The tick after which the memory of a stranded process is due to follow.
     fn due() -> (Tick, Vec<Decision>) {
         let mut fleet = Fleet::new(1, 1, &Machine::uniform(2), Some(Law::Stay));
-        let (mut table, config) = (Table::default(), Config::default());
+        let (mut table, mut config) = (Table::default(), Config::default());
+        config.policy.hold_back = 0.0;
         for _ in 0..3_000 {
             let tick = fleet.tick();
             absorb(&mut table, &config, &Input::Tick(tick.clone()));

@@ -45,7 +45,17 @@ fn a_spent_budget_holds_back() {
         let (from, to) = (NodeVec::filled(2, true), crate::model::Node(1));
         let target = PidRef { pid: 9, start: 1 };
         let (pages, at_most) = (130_000, 130_000);
-        scene.absorb(&Input::Ordered(Order { seq: 0, target, from, to, pages, at_most, until: 1 }));
+        scene.absorb(&Input::Ordered(Order {
+            seq: 0,
+            target,
+            from,
+            to,
+            pages,
+            at_most,
+            until: 1,
+            saves: Est::NOTHING,
+            price: Est::NOTHING,
+        }));
     });
 }
 
@@ -171,4 +181,19 @@ fn a_number_that_is_none_fits_nowhere() {
         node.latency = NodeVec::filled(2, Est::exact(f32::NAN, Source::Firmware));
     }
     assert_eq!(scene.tick(&[stranded()])[0].reason, Reason::Settled);
+}
+
+#[test]
+fn a_move_that_has_hurt_is_not_made_again() {
+    let (mut scene, proc) = (Scene::new(2), stranded());
+    let hurt = |scene: &mut Scene| {
+        scene.tick(std::slice::from_ref(&proc));
+        scene.table.rows.values_mut().for_each(|row| row.hurt_by = Some(crate::model::Node(1)));
+    };
+    hurt(&mut scene);
+    let last = (0..100).map(|_| scene.tick(std::slice::from_ref(&proc)).remove(0)).last().unwrap();
+    assert_eq!((last.verdict, last.reason), (Verdict::Stay, Reason::Hurt));
+    scene.config.guards_off = vec![Reason::Hurt.name().to_owned()];
+    let moved = (0..100).any(|_| order(&scene.tick(std::slice::from_ref(&proc))).is_some());
+    assert!(moved);
 }

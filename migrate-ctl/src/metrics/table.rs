@@ -8,6 +8,7 @@ use super::Metric;
 
 mod cost;
 mod done;
+mod learned;
 mod problem;
 
 /// Up to so many nodes every pair of them starts at 0; beyond, a pair appears
@@ -18,5 +19,5 @@ const NO_FAILURE: Option<&str> = Some("nothing failed");
 
 /// Every metric, in the order of the exposition.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    problem::METRICS.iter().chain(done::METRICS).chain(cost::METRICS)
+    problem::METRICS.iter().chain(done::METRICS).chain(learned::METRICS).chain(cost::METRICS)
 }

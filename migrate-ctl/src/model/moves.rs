@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Nanos, Node, NodeMask, Pages, PidRef};
+use super::{Est, Nanos, Node, NodeMask, Pages, PidRef};
 
 /// Policy to mover.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Order {
     pub at_most: Pages,
     /// Past this it is no longer true, and is not carried out.
     pub until: Nanos,
+    /// Share of the target's CPU time that it should save, and what it should cost in seconds.
+    pub saves: Est,
+    pub price: Est,
 }
 
 /// Mover to table, and to the ledger.

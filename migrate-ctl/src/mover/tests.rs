@@ -132,7 +132,17 @@ fn two_nodes() -> Arc<Topology> {
 
 fn order(seq: u64, target: PidRef) -> Order {
     let from = NodeVec::from_fn(2, |node| node == Node(1));
-    Order { seq, target, from, to: Node(0), pages: 100, at_most: 100, until: Nanos::MAX }
+    Order {
+        seq,
+        target,
+        from,
+        to: Node(0),
+        pages: 100,
+        at_most: 100,
+        until: Nanos::MAX,
+        saves: Est::NOTHING,
+        price: Est::NOTHING,
+    }
 }
 
 fn run(target: PidRef, counts: Option<OwnMove>) -> Outcome {

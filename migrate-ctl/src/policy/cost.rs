@@ -7,7 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::PolicyConfig;
-use crate::model::{DomainObs, Est, Node, NodeObs, NodeVec, Pages, Source};
+use crate::model::{
+    DomainObs, Est, ExtentObs, Leg, Node, NodeObs, NodeVec, Outcome, Pages, Source, each_node,
+};
+use crate::policy::prices::Prices;
 
 /// No single value is taken for larger; sums of so many stay exact enough.
 const LARGEST: f64 = 1e12;
@@ -35,6 +38,10 @@ pub(crate) struct Costs {
     /// Share of the CPU time that is lost as placed, 0 to 1, by the intervals of boundness and
     /// latency.
     pub(crate) lost_share: Interval,
+    /// How many times slower than local memory its memory is where it ran, on the mean.
+    pub(crate) slowness: f64,
+    /// Share of the pages in huge ones, 0 to 1.
+    pub(crate) huge: f64,
 }
 
 /// An estimate whose source is known from elsewhere.
@@ -67,10 +74,12 @@ impl Costs {
     pub(crate) fn measure(
         &mut self,
         domain: &DomainObs,
-        pages: &NodeVec<Est>,
+        extent: &ExtentObs,
+        boundness: Est,
         nodes: &NodeVec<NodeObs>,
-        config: &PolicyConfig,
+        pricing: (&Prices, &PolicyConfig),
     ) -> bool {
+        let pages = &extent.pages;
         let count = nodes.len();
         self.cpu.clear();
         self.cpu.extend(
@@ -81,35 +90,85 @@ impl Costs {
         self.pages.resize(count, 0.0);
         self.loss.clear();
         self.loss.resize(count + 1, 0.0);
-        self.set_prices(config);
+        self.set_prices(sane(extent.huge), pricing);
         self.remote = None;
         self.lost_share = Interval::default();
+        self.slowness = 1.0;
         let known = count > 0 && pages.len() == count;
         let total: f64 = self.pages.iter().sum();
         if known && total > 0.0 {
-            self.set_losses(total, nodes, domain.boundness);
+            self.set_losses(total, nodes, boundness);
             self.set_remote(total, pages);
         }
         known
     }
 
-    /// What a move of so many pages has cost.
-    pub(crate) fn price_of(&self, moved: Pages, config: &PolicyConfig) -> f64 {
-        if moved == 0 {
-            0.0
-        } else {
-            sane(config.price_per_page.mid) * moved as f64 + sane_wide(config.price_per_move)
+    /// What the pages that have moved should have cost.
+    pub(crate) fn price_of(&self, outcome: &Outcome, pricing: (&Prices, &PolicyConfig)) -> f64 {
+        let (prices, config) = pricing;
+        if outcome.moved() == 0 {
+            return 0.0;
+        }
+        let leg = |leg: &Leg| {
+            let page = prices.mixed(self.huge, leg.from, outcome.to, config);
+            sane(page.mid) * leg.moved as f64
+        };
+        outcome.legs.iter().map(leg).sum::<f64>() + sane_wide(config.price_per_move)
+    }
+
+    /// The price of the move to a node, with its interval.
+    pub(crate) fn price_to(&self, to: Node, pricing: (&Prices, &PolicyConfig)) -> Est {
+        let (prices, config) = pricing;
+        let mut sum = Interval::default();
+        let mut source = config.price_per_page.source;
+        let off = each_node(self.pages.len()).zip(&self.pages).filter(|(from, _)| *from != to);
+        for (from, &pages) in off.filter(|(_, pages)| **pages > 0.0) {
+            let page = prices.mixed(self.huge, from, to, config);
+            sum.low += sane(page.low) * pages;
+            sum.mid += sane(page.mid) * pages;
+            sum.high += sane(page.high) * pages;
+            source = page.source;
+        }
+        // What decides is what `price` holds, with all that belongs to it.
+        let mid = self.price.get(usize::from(to.0)).copied().unwrap_or(0.0);
+        let fixed = (mid - sum.mid).max(0.0);
+        #[expect(clippy::cast_possible_truncation, reason = "a price has no more digits than f32")]
+        let at = |end: f64| (fixed + end) as f32;
+        Est {
+            low: at(sum.low.min(sum.mid)),
+            mid: at(sum.mid),
+            high: at(sum.high.max(sum.mid)),
+            source,
         }
     }
 
-    fn set_prices(&mut self, config: &PolicyConfig) {
-        let per_page = sane(config.price_per_page.mid);
+    fn set_prices(&mut self, huge: f64, (prices, config): (&Prices, &PolicyConfig)) {
+        self.huge = huge.min(1.0);
         let per_move = sane_wide(config.price_per_move);
         let total: f64 = self.pages.iter().sum();
-        let price = |off: f64| if off > 0.5 { per_page * off + per_move } else { 0.0 };
-        self.whole_price = price(total);
+        let price = |off: f64, per_page: f64| {
+            if off > 0.5 { per_page * off + per_move } else { 0.0 }
+        };
         self.price.clear();
-        self.price.extend(self.pages.iter().map(|on| price((total - on).max(0.0))));
+        if prices.uniform() {
+            let per_page = sane(config.price_per_page.mid);
+            self.whole_price = price(total, per_page);
+            let off = self.pages.iter().map(|on| (total - on).max(0.0));
+            self.price.extend(off.map(|off| price(off, per_page)));
+            return;
+        }
+        for to in each_node(self.pages.len()) {
+            let from = each_node(self.pages.len()).zip(&self.pages);
+            let (mut off, mut sum) = (0.0, 0.0);
+            for (from, &pages) in from.filter(|(from, pages)| *from != to && **pages > 0.0) {
+                off += pages;
+                sum += sane(prices.mixed(self.huge, from, to, config).mid) * pages;
+            }
+            self.price.push(price(off, if off > 0.0 { sum / off } else { 0.0 }));
+        }
+        // All ways between nodes cost the same to the work function: what the dearest costs.
+        let per_page = prices.dearest(self.huge, config);
+        self.whole_price = price(total, per_page);
     }
 
     fn set_losses(&mut self, total: f64, nodes: &NodeVec<NodeObs>, boundness: Est) {
@@ -119,6 +178,7 @@ impl Costs {
         let share = |cpu: f64, bound: f64, slowness: f64| {
             cpu / all * (1.0 - 1.0 / stretch(bound, slowness))
         };
+        self.slowness = 0.0;
         for (n, node) in nodes.iter() {
             let on = usize::from(n.0);
             let cpu = self.cpu[on];
@@ -136,10 +196,12 @@ impl Costs {
                 self.loss[k] += waits * (slowness(node, k) - 1.0);
             }
             self.loss[placed] += waits * (as_placed - 1.0);
+            let (slowness, slowest) = (mean(|est| est.mid), mean(|est| est.high));
+            self.slowness += cpu / all * slowness;
             let lost = &mut self.lost_share;
             lost.low += share(cpu, bound, as_placed);
-            lost.mid += share(cpu, sane(boundness.mid).min(1.0), mean(|est| est.mid));
-            lost.high += share(cpu, sane(boundness.high).min(1.0), mean(|est| est.high));
+            lost.mid += share(cpu, sane(boundness.mid).min(1.0), slowness);
+            lost.high += share(cpu, sane(boundness.high).min(1.0), slowest);
         }
     }
 

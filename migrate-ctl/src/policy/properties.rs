@@ -35,6 +35,7 @@ fn a_proc(nodes: usize) -> impl Strategy<Value = Proc> {
             _ => Mempolicy::Default,
         },
         alongside: 0,
+        calls: 0,
         allowed,
     })
 }

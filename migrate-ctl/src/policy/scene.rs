@@ -28,6 +28,8 @@ pub(crate) struct Proc {
     pub(crate) mempolicy: Mempolicy,
     pub(crate) allowed: Vec<bool>,
     pub(crate) alongside: Pages,
+    /// Reads and writes in the tick.
+    pub(crate) calls: u64,
 }
 
 impl Scene {
@@ -44,7 +46,9 @@ impl Scene {
             reclaimed: 0,
             latency: NodeVec::from_fn(nodes, |there| ratio(here == there)),
         });
-        Self { table: Table::default(), config: Config::default(), nodes, now: 100 * SECOND }
+        let mut config = Config::default();
+        config.policy.hold_back = 0.0;
+        Self { table: Table::default(), config, nodes, now: 100 * SECOND }
     }
 
     /// A tick of one second, and what is decided after it.
@@ -85,6 +89,7 @@ impl Proc {
             mempolicy: Mempolicy::Default,
             allowed,
             alongside: 0,
+            calls: 0,
         }
     }
 
@@ -112,6 +117,7 @@ impl Proc {
             comm: "redis-server".into(),
             cgroup: "/jobs/a".into(),
             cpu,
+            calls: self.calls,
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
             ..DomainObs::idle(self.id(), self.cpu.len())

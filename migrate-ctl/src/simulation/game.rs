@@ -107,6 +107,7 @@ impl Migrate {
         let mut config = Config { guards_off, ..Config::default() };
         config.policy.forecast = forecast;
         config.policy.price_per_move = 0.0;
+        config.policy.hold_back = 0.0;
         Self { table: Table::default(), config, now: 0, pid: 0 }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::Score;
+use crate::table::Checked;
 
 /// Ticks in which the process ran, before there is a verdict.
 const ACTIVE: u32 = 3;
@@ -26,13 +26,13 @@ impl Check {
     }
 
     /// Takes in a tick in which the process ran.
-    pub(super) fn step(&mut self, remote_share: f64, round: u64) -> Option<Score> {
+    pub(super) fn step(&mut self, remote_share: f64, round: u64) -> Option<Checked> {
         let after = self.after.map_or(remote_share, |after| f64::midpoint(after, remote_share));
         self.after = Some(after);
         self.active += 1;
         let helped = after <= self.before / 2.0;
         let due = round.saturating_sub(self.began) >= PATIENCE;
-        (self.active >= ACTIVE && (helped || due)).then_some(Score {
+        (self.active >= ACTIVE && (helped || due)).then_some(Checked {
             seq: self.seq,
             helped,
             before: self.before,

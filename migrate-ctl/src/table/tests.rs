@@ -18,10 +18,10 @@ fn a_move_that_halves_the_remote_share_helped() {
     for _ in 0..3 {
         scene.tick(&[moved()]);
     }
-    let scores = scene.table.take_scores();
+    let scores = scene.table.take_checked();
     assert_eq!(scores.len(), 1);
     assert!(scores[0].helped && scores[0].seq == order.seq, "{scores:?}");
-    assert!(scene.table.take_scores().is_empty());
+    assert!(scene.table.take_checked().is_empty());
     assert_eq!(scene.tick(&[moved()])[0].reason, Reason::Settled);
 }
 
@@ -40,7 +40,7 @@ fn a_move_that_changed_nothing_cools_down_twice_as_long_each_time() {
             assert!(cooling < 1000);
         };
         assert!((seconds - 2..=seconds + 1).contains(&cooling), "{cooling} of {seconds}");
-        assert!(!scene.table.take_scores().pop().unwrap().helped);
+        assert!(!scene.table.take_checked().pop().unwrap().helped);
     }
 }
 

@@ -9,6 +9,7 @@ use migrate_ctl::metrics::table;
 use migrate_ctl::metrics::{Kind, render};
 use migrate_ctl::model::{Node, NodeId, NodeVec};
 use migrate_ctl::snapshot::{OwnCost, Snapshot, Totals};
+use migrate_ctl::table::learned::Learned;
 
 use crate::sample;
 
@@ -205,6 +206,7 @@ fn quiet(nodes: u16) -> Snapshot {
         migrations: Vec::new(),
         probes: Vec::new(),
         ledger: Ledger::default(),
+        learned: Learned::default(),
         cgroups: Vec::new(),
         resident: Vec::new(),
         late: Vec::new(),

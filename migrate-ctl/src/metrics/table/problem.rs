@@ -4,7 +4,7 @@ use migrate_common::{Counter, FaultKind, Hints};
 
 use super::PRESET_NODES;
 use crate::metrics::{Kind, Metric, Rows};
-use crate::model::{Class, Est, NodeVec, Source};
+use crate::model::{Class, Est, NodeVec};
 use crate::snapshot::Snapshot;
 use crate::sys::PAGE_SIZE;
 
@@ -74,11 +74,25 @@ pub(super) static METRICS: &[Metric] = &[
         help: "Seconds that the busiest cgroups' threads lose to remote memory per second, as the policy models it; many threads lose more than 1.",
         labels: &["cgroup", "source"],
         empty_when: LOCAL,
-        read: |s, rows| {
-            for cgroup in &s.cgroups {
-                rows.add([&cgroup.cgroup, Source::CpuPlacement.name()], cgroup.loss_rate.into());
-            }
-        },
+        read: |s, rows| loss(s, rows, |loss| loss.mid),
+    },
+    Metric {
+        name: "migrate_cgroup_modelled_loss_low_ratio",
+        kind: Kind::Gauge,
+        unit: "seconds per second",
+        help: "The low end of that loss, by which the policy decides.",
+        labels: &["cgroup", "source"],
+        empty_when: LOCAL,
+        read: |s, rows| loss(s, rows, |loss| loss.low),
+    },
+    Metric {
+        name: "migrate_cgroup_modelled_loss_high_ratio",
+        kind: Kind::Gauge,
+        unit: "seconds per second",
+        help: "The high end of that loss.",
+        labels: &["cgroup", "source"],
+        empty_when: LOCAL,
+        read: |s, rows| loss(s, rows, |loss| loss.high),
     },
     Metric {
         name: "migrate_cpu_seconds_total",
@@ -259,6 +273,12 @@ fn remote(s: &Snapshot, rows: &mut Rows, end: impl Fn(Est) -> f32) {
 /// A number of nodes or the like; far below what a float counts exactly.
 fn counter(snapshot: &Snapshot, counter: Counter) -> f64 {
     snapshot.totals.counters.get(counter) as f64
+}
+
+fn loss(s: &Snapshot, rows: &mut Rows, end: fn(Est) -> f32) {
+    for cgroup in &s.cgroups {
+        rows.add([&cgroup.cgroup, cgroup.loss_rate.source.name()], end(cgroup.loss_rate).into());
+    }
 }
 
 fn resident(s: &Snapshot, rows: &mut Rows) {

@@ -9,9 +9,13 @@ use migrate_ctl::model::{
     Accesses, Class, End, Est, Faults, Node, NodeId, NodeVec, Reason, Source, each_node,
 };
 use migrate_ctl::placement::ClassPages;
+use migrate_ctl::policy::prices::PageSize;
 use migrate_ctl::snapshot::{
     CgroupLoad, HookState, HookVerdict, LateProcess, OwnCost, Snapshot, Totals,
 };
+use migrate_ctl::table::Modelled;
+use migrate_ctl::table::feedback::Benefit;
+use migrate_ctl::table::learned::{Learned, PagePrice};
 
 /// The snapshot after so many ticks of one second; its counters grow with them.
 pub(crate) fn snapshot(ticks: u64) -> Snapshot {
@@ -33,6 +37,7 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
         scans: ids.map(|id| (id, [Scanned { scanned: 90 * ticks, taken: 60 * ticks }; 2])).into(),
         probes: probes(),
         ledger: ledger(ticks),
+        learned: learned(ticks),
         cgroups: vec![
             load("/system.slice/redis-server.service", 0.97, 0.28),
             load("/user.slice/user-1000.slice", 0.31, 0.02),
@@ -77,6 +82,7 @@ pub(crate) fn migrations(calls: u64, slot: usize) -> Migrations {
 pub(crate) fn load(cgroup: &str, remote_share: f32, loss_rate: f32) -> CgroupLoad {
     let (low, high) = (0.9 * remote_share, remote_share);
     let remote = Est { low, mid: remote_share, high, source: Source::CpuPlacement };
+    let loss_rate = Est { low: 0.3 * loss_rate, mid: loss_rate, high: 2.0 * loss_rate, ..remote };
     CgroupLoad { cgroup: cgroup.to_owned(), remote: Some(remote), loss_rate }
 }
 
@@ -132,6 +138,27 @@ fn probes() -> Vec<HookVerdict> {
     ]
 }
 
+fn learned(ticks: u64) -> Learned {
+    let share = |mid: f32| Est { low: mid - 0.05, mid, high: mid + 0.05, source: Source::Pace };
+    let price = |size, mid: f32| PagePrice {
+        size,
+        from: Node(0),
+        to: Node(1),
+        price: Est { low: 0.5 * mid, mid, high: 2.0 * mid, source: Source::Moves },
+    };
+    Learned {
+        prices: vec![price(PageSize::Base, 4e-6), price(PageSize::Huge, 1e-6)],
+        hit_rate: Some(0.9),
+        hold_back: 0.05,
+        benefit: Benefit {
+            moved: Some(share(0.3)),
+            held_back: Some(share(0.05)),
+            difference: Some(share(0.25)),
+        },
+        modelled: Modelled { paid: 0.12 * ticks as f64, optimum: 0.1 * ticks as f64 },
+    }
+}
+
 fn ledger(ticks: u64) -> Ledger {
     let pair = PairTotals {
         calls: ticks,
@@ -148,6 +175,9 @@ fn ledger(ticks: u64) -> Ledger {
         pairs: each_node(2).map(|from| ((from, Node(1 - from.0)), pair)).collect(),
         ended: End::ALL.into_iter().map(|end| (end, ticks)).collect(),
         decisions,
+        predicted: ticks,
+        hits: ticks / 2,
+        held_back: ticks / 8,
         helped: ticks,
         not_helped: ticks / 4,
     }

@@ -1,0 +1,236 @@
+//! What does a page cost that we move, from which node to which, as a base page or in a huge one?
+//!
+//! Seconds lost by the application: the waits of its threads while it is
+//! moved, and the mover's CPU time as far as somebody wanted that CPU. Each
+//! pair of nodes and page size begins with the configured prior, which weighs
+//! as much as [`PRIOR_PAGES`] pages. There is one mover so far, so that there
+//! is no price by mover.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::PolicyConfig;
+use crate::model::{Est, Nanos, Node, Outcome, Source, each_node};
+use crate::policy::moments::Moments;
+
+/// 256 MiB: the first large move says as much as the prior.
+const PRIOR_PAGES: f64 = 65_536.0;
+/// Half-width of a 95 % interval in standard errors.
+const WIDTH: f64 = 1.96;
+
+/// Base pages, and pages of huge ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PageSize {
+    Base,
+    Huge,
+}
+
+impl PageSize {
+    pub const ALL: [Self; 2] = [Self::Base, Self::Huge];
+
+    /// The word used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Huge => "huge",
+        }
+    }
+}
+
+/// All prices of one machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Prices {
+    nodes: usize,
+    /// Seconds a page, weighed by pages: by size, source and target.
+    seen: Vec<Moments>,
+    /// Whether any move has been priced.
+    learned: bool,
+}
+
+impl Prices {
+    /// Starts anew where the machine is another one.
+    pub(crate) fn resize(&mut self, nodes: usize) {
+        if self.nodes != nodes {
+            let seen = vec![Moments::default(); PageSize::ALL.len() * nodes * nodes];
+            *self = Self { nodes, seen, learned: false };
+        }
+    }
+
+    /// Takes in what a move has cost all together. One of which nobody measured the mover's time
+    /// says nothing.
+    pub(crate) fn learn(&mut self, outcome: &Outcome, cost: f64) {
+        let all = outcome.moved();
+        if all == 0 || outcome.caller == 0 {
+            return;
+        }
+        let page = cost / all as f64;
+        for leg in &outcome.legs {
+            let huge = leg.huge.min(leg.moved);
+            for (size, pages) in [(PageSize::Base, leg.moved - huge), (PageSize::Huge, huge)] {
+                if let Some(at) = self.at(size, leg.from, outcome.to) {
+                    self.seen[at].add(page, pages as f64);
+                    self.learned = true;
+                }
+            }
+        }
+    }
+
+    /// Seconds for each page.
+    pub(crate) fn page(&self, size: PageSize, from: Node, to: Node, config: &PolicyConfig) -> Est {
+        let prior = config.price_per_page;
+        let seen = self.at(size, from, to).map(|at| self.seen[at]);
+        let Some(seen) = seen.filter(|seen| seen.weight() > 0.0) else { return prior };
+        let share = seen.weight() / (seen.weight() + PRIOR_PAGES);
+        // A single move has no scatter of its own: the prior's is all that is known of it.
+        let error = seen.error().map(|error| WIDTH * error);
+        let (below, above) = error.map_or_else(
+            || (f64::from(prior.mid - prior.low), f64::from(prior.high - prior.mid)),
+            |error| (error, error),
+        );
+        let mean = seen.mean();
+        #[expect(clippy::cast_possible_truncation, reason = "a price has no more digits than f32")]
+        let blend = |prior: f32, seen: f64| {
+            (f64::from(prior) * (1.0 - share) + seen * share).max(0.0) as f32
+        };
+        Est {
+            low: blend(prior.low, mean - below),
+            mid: blend(prior.mid, mean),
+            high: blend(prior.high, mean + above),
+            source: if share >= 0.5 { Source::Moves } else { prior.source },
+        }
+    }
+
+    /// A page of which so large a share is in huge ones.
+    pub(crate) fn mixed(&self, huge: f64, from: Node, to: Node, config: &PolicyConfig) -> Est {
+        if !self.learned {
+            return config.price_per_page;
+        }
+        let base = self.page(PageSize::Base, from, to, config);
+        if huge <= 0.0 {
+            return base;
+        }
+        let large = self.page(PageSize::Huge, from, to, config);
+        #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
+        let huge = huge.clamp(0.0, 1.0) as f32;
+        let mix = |base: f32, large: f32| base + huge * (large - base);
+        Est {
+            low: mix(base.low, large.low),
+            mid: mix(base.mid, large.mid),
+            high: mix(base.high, large.high),
+            source: if huge > 0.5 { large.source } else { base.source },
+        }
+    }
+
+    /// The dearest of all pairs, at its middle.
+    pub(crate) fn dearest(&self, huge: f64, config: &PolicyConfig) -> f64 {
+        let page = |from, to| f64::from(self.mixed(huge, from, to, config).mid);
+        let pairs = self.pairs().map(|(from, to)| page(from, to));
+        pairs.fold(f64::from(config.price_per_page.mid).max(0.0), f64::max)
+    }
+
+    /// Whether all pages still cost what the prior says.
+    pub(crate) fn uniform(&self) -> bool {
+        !self.learned
+    }
+
+    /// Pairs of nodes between which pages of a size were priced.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (PageSize, Node, Node)> {
+        let all = PageSize::ALL
+            .into_iter()
+            .flat_map(|size| self.pairs().map(move |(from, to)| (size, from, to)));
+        all.zip(&self.seen).filter(|(_, seen)| seen.weight() > 0.0).map(|(pair, _)| pair)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (Node, Node)> {
+        let nodes = self.nodes;
+        each_node(nodes).flat_map(move |from| each_node(nodes).map(move |to| (from, to)))
+    }
+
+    fn at(&self, size: PageSize, from: Node, to: Node) -> Option<usize> {
+        let (from, to) = (usize::from(from.0), usize::from(to.0));
+        let inside = from < self.nodes && to < self.nodes;
+        inside.then_some((size as usize * self.nodes + from) * self.nodes + to)
+    }
+}
+
+/// What a move has cost the application: its threads' waits, and the mover's CPU time. Of that the
+/// part counts in full which the machine had no idle CPU for, and the rest at a small price.
+pub(crate) fn cost(waited: Nanos, caller: Nanos, busy: f32, config: &PolicyConfig) -> f64 {
+    // NaN is no share: the dearest then.
+    let busy = if busy.is_nan() { 1.0 } else { f64::from(busy).clamp(0.0, 1.0) };
+    let idle_price = config.idle_cpu_price.clamp(0.0, 1.0);
+    (waited as f64 + caller as f64 * (busy + (1.0 - busy) * idle_price)) / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PageSize, Prices, cost};
+    use crate::config::PolicyConfig;
+    use crate::model::{End, Est, Leg, Node, NodeVec, Order, Outcome, PidRef, Source};
+
+    #[test]
+    fn a_pair_begins_with_the_prior_and_ends_with_what_its_moves_cost() {
+        let (mut prices, config) = (Prices::default(), PolicyConfig::default());
+        prices.resize(2);
+        let page =
+            |prices: &Prices, from, to| prices.page(PageSize::Base, Node(from), Node(to), &config);
+        assert_eq!(page(&prices, 0, 1), config.price_per_page);
+        for _ in 0..40 {
+            prices.learn(&outcome(100_000, 0), 100_000.0 * 2e-5);
+        }
+        let learned = page(&prices, 0, 1);
+        assert!((learned.mid / 2e-5 - 1.0).abs() < 0.02, "{learned:?}");
+        assert!(learned.low <= learned.mid && learned.mid <= learned.high);
+        assert_eq!(learned.source, Source::Moves);
+        assert_eq!(page(&prices, 1, 0), config.price_per_page);
+    }
+
+    #[test]
+    fn huge_pages_have_a_price_of_their_own() {
+        let (mut prices, config) = (Prices::default(), PolicyConfig::default());
+        prices.resize(2);
+        for _ in 0..40 {
+            prices.learn(&outcome(100_000, 0), 100_000.0 * 8e-6);
+            prices.learn(&outcome(100_000, 100_000), 100_000.0 * 1e-6);
+        }
+        let at = |huge| prices.mixed(huge, Node(0), Node(1), &config).mid;
+        assert!((at(0.0) / 8e-6 - 1.0).abs() < 0.02 && (at(1.0) / 1e-6 - 1.0).abs() < 0.1);
+        assert!(at(0.5) < at(0.0) && at(0.5) > at(1.0));
+    }
+
+    #[test]
+    fn what_nobody_measured_teaches_nothing() {
+        let mut prices = Prices::default();
+        prices.resize(2);
+        prices.learn(&Outcome { caller: 0, ..outcome(100, 0) }, 1.0);
+        prices.learn(&outcome(0, 0), 1.0);
+        prices.learn(&Outcome { to: Node(9), ..outcome(100, 0) }, 1.0);
+        assert!(prices.uniform());
+        assert_eq!(prices.known().count(), 0);
+    }
+
+    #[test]
+    fn idle_cpus_cost_little() {
+        let config = PolicyConfig::default();
+        assert_eq!(cost(0, 1_000_000_000, 1.0, &config), 1.0);
+        assert_eq!(cost(0, 1_000_000_000, 0.0, &config), config.idle_cpu_price);
+        assert_eq!(cost(500_000_000, 1_000_000_000, f32::NAN, &config), 1.5);
+    }
+
+    fn outcome(moved: u64, huge: u64) -> Outcome {
+        let target = PidRef { pid: 7, start: 1 };
+        let from = NodeVec::filled(2, true);
+        let order = Order {
+            seq: 1,
+            target,
+            from,
+            to: Node(1),
+            pages: 1,
+            at_most: 1,
+            until: 1,
+            saves: Est::NOTHING,
+            price: Est::NOTHING,
+        };
+        let leg = Leg { from: Node(0), moved, huge, failed: 0, duration: 1 };
+        Outcome { legs: vec![leg], caller: 1, ..Outcome::of(&order, End::Done) }
+    }
+}
