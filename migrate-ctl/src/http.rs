@@ -6,6 +6,7 @@
 //! What a scrape says is `metrics`' business.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -20,7 +21,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time;
@@ -86,6 +88,45 @@ pub fn reachable_from_outside(address: SocketAddr) -> bool {
 pub async fn serve(listener: TcpListener, snapshots: Snapshots, limits: Limits) {
     // An address that cannot be read is treated as a local one: the stricter case.
     let outside = listener.local_addr().is_ok_and(reachable_from_outside);
+    each_connection(listener, limits, |stream| {
+        let site = Site { snapshots: snapshots.clone(), outside };
+        connection(stream, limits, move |request| {
+            let answer = answer(&site, &request);
+            async { answer }
+        })
+    })
+    .await;
+}
+
+/// What clients connect to: TCP to read, a Unix socket to control.
+pub(crate) trait Listener {
+    type Stream;
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// Accepts so many at a time as the limits allow, and serves each on a task of its own.
+pub(crate) async fn each_connection<L, F>(
+    listener: L,
+    limits: Limits,
+    serve: impl Fn(L::Stream) -> F,
+) where
+    L: Listener,
+    F: Future<Output = ()> + Send + 'static,
+{
     let free = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -95,11 +136,11 @@ pub async fn serve(listener: TcpListener, snapshots: Snapshots, limits: Limits) 
         };
         // Reaps those that have ended.
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let site = Site { snapshots: snapshots.clone(), outside };
+        match listener.next().await {
+            Ok(stream) => {
+                let served = serve(stream);
                 connections.spawn(async move {
-                    connection(stream, site, limits).await;
+                    served.await;
                     drop(permit);
                 });
             }
@@ -112,16 +153,18 @@ pub async fn serve(listener: TcpListener, snapshots: Snapshots, limits: Limits) 
     }
 }
 
-/// What all requests of one listener share.
-struct Site {
-    snapshots: Snapshots,
-    outside: bool,
-}
-
-async fn connection(stream: TcpStream, site: Site, limits: Limits) {
+/// One request and its answer, inside the limits.
+pub(crate) async fn connection<S, F>(
+    stream: S,
+    limits: Limits,
+    answer: impl Fn(Request<Incoming>) -> F,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Answer>,
+{
     let service = service_fn(|request| {
-        let answer = answer(&site, &request);
-        async { Ok::<_, Infallible>(answer) }
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -137,7 +180,13 @@ async fn connection(stream: TcpStream, site: Site, limits: Limits) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+/// What all requests of one listener share.
+struct Site {
+    snapshots: Snapshots,
+    outside: bool,
+}
+
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 fn answer(site: &Site, request: &Request<Incoming>) -> Answer {
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -171,7 +220,7 @@ const LANDING: &str = concat!(
 );
 
 const STUCK: &str = "not ready: no tick has ended for long; a process may hold its memory's lock\n";
-const NOT_READY: &str = "not ready: the first tick has not ended yet\n";
+pub(crate) const NOT_READY: &str = "not ready: the first tick has not ended yet\n";
 
 fn scrape(site: &Site) -> Answer {
     // Held no longer than the clone takes, so that a scrape never delays a tick.
@@ -217,11 +266,15 @@ fn names_this_machine(name: &str) -> bool {
         .map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
-fn text(status: StatusCode, body: &'static str) -> Answer {
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     page(status, "text/plain; charset=utf-8", body)
 }
 
-fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn page(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
