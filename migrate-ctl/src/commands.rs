@@ -3,10 +3,14 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use migrate_ctl::ask::AskError;
 
 pub(crate) mod watching;
 pub(crate) mod run;
 pub(crate) mod migrate;
+pub(crate) mod explain;
+pub(crate) mod status;
+pub(crate) mod mode;
 pub(crate) mod doctor;
 
 /// Where the exporter listens by default.
@@ -37,6 +41,43 @@ pub(crate) fn print(output: Output, report: &(impl std::fmt::Display + serde::Se
             Ok(json) => say(json),
             Err(error) => eprintln!("migrate-ctl: cannot write JSON: {error}"),
         },
+    }
+}
+
+/// Prints what the running controller answered; its JSON as it came.
+pub(crate) fn show<T>(output: Output, answer: &str) -> Exit
+where
+    T: std::fmt::Display + serde::de::DeserializeOwned,
+{
+    if output == Output::Json {
+        say(answer);
+        return Exit::Done;
+    }
+    match serde_json::from_str::<T>(answer) {
+        Ok(value) => {
+            say(value);
+            Exit::Done
+        }
+        Err(error) => {
+            let error = anyhow::Error::new(error).context("read the controller's answer");
+            complain(&error, Exit::Internal)
+        }
+    }
+}
+
+/// Says why the running controller has not answered.
+pub(crate) fn no_answer(error: AskError) -> Exit {
+    let exit = ask_exit(&error);
+    complain(&error.into(), exit)
+}
+
+fn ask_exit(error: &AskError) -> Exit {
+    match error {
+        AskError::NoController(_) | AskError::NotReady(_) => Exit::CannotRun,
+        AskError::NotPermitted(_) => Exit::NotPermitted,
+        AskError::Gone(_) => Exit::Gone,
+        AskError::Refused(_) => Exit::BadInput,
+        AskError::Broken { .. } => Exit::Internal,
     }
 }
 

@@ -18,12 +18,15 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, PolicyConfig};
+use crate::control::{self, Ask, ControlError, Desk};
+use crate::explain::{Earlier, Explanation, Known, explain};
 use crate::instance::Instance;
 use crate::journal::{Fact, Journal};
 use crate::ledger::Ledger;
 use crate::model::{Decision, DomainObs, Input, NodeVec, Order, Outcome, PidRef, Tick, Verdict};
 use crate::mover::Mover;
+use crate::procfs::Process;
 use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
 use crate::start::{self, Watch, WatchError};
@@ -40,6 +43,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// The same with a move under way: the largest that is allowed takes a few seconds.
 const MOVE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Questions that wait for us; further callers wait in their connections.
+const ASKS: usize = 8;
+
 /// Whoever asks whether we are ready hears no once so many seconds and ten ticks brought nothing.
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
@@ -51,6 +57,10 @@ pub struct Options {
     /// Signals whose probes stay off.
     pub without: Vec<String>,
     pub journal: Option<PathBuf>,
+    /// Where we are asked.
+    pub socket: PathBuf,
+    /// Whose members may ask, by name or number.
+    pub group: Option<String>,
     pub config: Config,
     pub latency: latency::Wanted,
 }
@@ -62,6 +72,8 @@ pub enum StartError {
     Watch(#[from] WatchError),
     #[error(transparent)]
     Listen(#[from] http::HttpError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("cannot open the journal {path}: {source}; name a file in a writable folder")]
     Journal { path: PathBuf, source: std::io::Error },
     #[error("the mover cannot give up CAP_SYS_NICE: {0}; without that it must not move anything")]
@@ -81,10 +93,11 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             _ = clock.tick(), if !controller.samples() => controller.begin_tick(),
-            // A round takes a while: signals and outcomes do not wait for it.
+            // A round takes a while: signals, outcomes and questions do not wait for it.
             news = controller.news() => match news? {
                 News::Sampled(sampled) => controller.tick(*sampled),
                 News::Outcome(outcome) => controller.absorb_outcome(&outcome),
+                News::Asked(ask) => controller.answer(ask),
             },
             () = &mut summary, if summary_due => {
                 summary_due = false;
@@ -107,6 +120,7 @@ type Sampled = (Sampler, anyhow::Result<Tick>);
 enum News {
     Sampled(Box<Sampled>),
     Outcome(Outcome),
+    Asked(Ask),
 }
 
 struct Controller {
@@ -126,20 +140,26 @@ struct Controller {
     hooks: Vec<HookVerdict>,
     published: watch::Sender<Option<Arc<Snapshot>>>,
     last: Option<(Tick, Vec<Decision>)>,
+    /// What was seen before that of processes that have not run since.
+    earlier: Earlier,
+    asks: mpsc::Receiver<Ask>,
+    /// The constants of the decision while we enforce.
+    enforcing: PolicyConfig,
     cost: OwnCost,
+    _socket: control::Place,
     _instance: Instance,
 }
 
 impl Controller {
     async fn start(mut options: Options) -> Result<Self, StartError> {
-        if options.mode == Mode::Observe {
-            // Nothing hangs on it, and reading it walks the whole page table.
-            options.config.policy.mempolicy_fresh_seconds = OBSERVED_MEMPOLICY_FRESH;
-            // Where nothing is moved there is nothing to compare with.
-            options.config.policy.hold_back = 0.0;
-        }
+        let enforcing = options.config.policy.clone();
+        options.config.policy = settings(options.mode, &enforcing);
         let instance = start::claim()?;
+        let root = Path::new("/");
         let listener = http::bind(options.listen).await?;
+        let group = options.group.as_deref().map(|name| control::group_number(root, name));
+        let group = group.transpose()?;
+        let (callers, socket) = control::bind(&options.socket, group)?;
         let Watch { sampler, topology, hooks, own_moves } =
             start::watch(&options.config, &options.without, options.latency)?;
         let journal = Journal::open(options.journal.as_deref()).map_err(|source| {
@@ -147,13 +167,21 @@ impl Controller {
             StartError::Journal { path, source }
         })?;
         let (mover, outcomes) =
-            Mover::start(topology, own_moves, PathBuf::from("/")).map_err(StartError::Mover)?;
+            Mover::start(topology, own_moves, root.to_path_buf()).map_err(StartError::Mover)?;
         let (published, snapshots) = watch::channel(None);
+        let (asks, asked) = mpsc::channel(ASKS);
+        let desk = Desk { root: root.to_path_buf(), snapshots: snapshots.clone(), asks, group };
         tokio::spawn(http::serve(listener, snapshots, http::Limits::default()));
+        tokio::spawn(control::serve(callers, desk, http::Limits::default()));
         if http::reachable_from_outside(options.listen) {
             warn!(listen = %options.listen, "/metrics can be read from other machines");
         }
-        info!(listen = %options.listen, mode = options.mode.name(), "controller started");
+        info!(
+            listen = %options.listen,
+            socket = %options.socket.display(),
+            mode = options.mode.name(),
+            "controller started"
+        );
         let start_time_seconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         Ok(Self {
@@ -170,7 +198,11 @@ impl Controller {
             hooks,
             published,
             last: None,
+            earlier: Earlier::default(),
+            asks: asked,
+            enforcing,
             cost: OwnCost { start_time_seconds, ..OwnCost::default() },
+            _socket: socket,
             _instance: instance,
         })
     }
@@ -192,9 +224,9 @@ impl Controller {
         }
     }
 
-    /// Ready when a round or a move has ended.
+    /// Ready when a round or a move has ended, or somebody asks.
     async fn news(&mut self) -> anyhow::Result<News> {
-        let Self { sampling, outcomes, .. } = self;
+        let Self { sampling, outcomes, asks, .. } = self;
         let sampled = async {
             match sampling {
                 Some(sampling) => sampling.await.context("sample"),
@@ -204,6 +236,7 @@ impl Controller {
         tokio::select! {
             sampled = sampled => Ok(News::Sampled(Box::new(sampled?))),
             Some(outcome) = outcomes.recv() => Ok(News::Outcome(outcome)),
+            Some(ask) = asks.recv() => Ok(News::Asked(ask)),
         }
     }
 
@@ -217,7 +250,7 @@ impl Controller {
             let Input::Tick(tick) = input else { unreachable!("made above") };
             self.record(&tick, &decisions);
             self.act(&decisions);
-            self.last = Some((tick, decisions));
+            self.earlier.keep(self.last.replace((tick, decisions)));
         }
         self.account();
         self.publish();
@@ -313,6 +346,47 @@ impl Controller {
         self.journal.record(&Fact::Outcome(outcome));
     }
 
+    fn answer(&mut self, ask: Ask) {
+        // Whoever asked may have gone away meanwhile.
+        match ask {
+            Ask::Explain(process, reply) => {
+                let _ = reply.send(self.explain(&process));
+            }
+            Ask::Mode(mode, reply) => {
+                self.set_mode(mode);
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn explain(&self, process: &Process) -> Explanation {
+        let known = Known {
+            last: self.last.as_ref(),
+            earlier: &self.earlier,
+            mode: self.options.mode,
+            config: &self.options.config,
+            watched_seconds: None,
+            controller: std::process::id(),
+        };
+        explain(&known, process)
+    }
+
+    /// An operator's switch. The call that runs ends; what waits behind it is cancelled.
+    fn set_mode(&mut self, mode: Mode) {
+        self.options.mode = mode;
+        self.options.config.policy = settings(mode, &self.enforcing);
+        match (&self.mover, mode) {
+            (Some(mover), Mode::Observe) => mover.forbid(),
+            (Some(mover), Mode::Enforce) => mover.allow(),
+            (None, _) => {}
+        }
+        self.published.send_modify(|snapshot| {
+            if let Some(snapshot) = snapshot {
+                Arc::make_mut(snapshot).mode = mode.name();
+            }
+        });
+    }
+
     fn account(&mut self) {
         let ourselves = own::read(Path::new("/"));
         self.cost = OwnCost {
@@ -397,6 +471,19 @@ impl Controller {
         let moves: u64 = self.ledger.ended.values().sum();
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();
         format!("stopped after {} ticks: {moves} moves, {pages} pages", self.cost.ticks)
+    }
+}
+
+fn settings(mode: Mode, enforcing: &PolicyConfig) -> PolicyConfig {
+    match mode {
+        Mode::Enforce => enforcing.clone(),
+        Mode::Observe => PolicyConfig {
+            // Nothing hangs on it, and reading it walks the whole page table.
+            mempolicy_fresh_seconds: OBSERVED_MEMPOLICY_FRESH,
+            // Where nothing is moved there is nothing to compare with.
+            hold_back: 0.0,
+            ..enforcing.clone()
+        },
     }
 }
 

@@ -37,6 +37,10 @@ pub mod cgroups;
 pub mod own;
 pub mod metrics;
 pub mod http;
+pub mod explain;
+pub mod status;
+pub mod control;
+pub mod ask;
 
 pub mod instance;
 pub mod start;

@@ -7,15 +7,18 @@ use clap::{Parser, Subcommand};
 mod commands;
 
 use commands::doctor::Doctor;
+use commands::explain::Explain;
 use commands::migrate::Migrate;
+use commands::mode::Switch;
 use commands::run::Run;
+use commands::status::Status;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  internal error
   2  bad input: an unknown node, process or flag
-  3  cannot run here: not root, no BTF, port in use, another controller
+  3  cannot run here: not root, no BTF, port in use, another controller, none to ask
   4  the process is gone
   5  not permitted
   6  moved only a part, or nothing";
@@ -32,10 +35,19 @@ struct Cli {
 enum Command {
     /// Watches all processes and moves stranded memory, if asked to
     #[command(after_help = EXIT_CODES)]
-    Run(Run),
+    Run(Box<Run>),
     /// Moves one process's memory from one node to another, now
     #[command(after_help = EXIT_CODES)]
     Migrate(Migrate),
+    /// Says why a process's memory stays or moves, and what would change that
+    #[command(after_help = EXIT_CODES)]
+    Explain(Explain),
+    /// Says what the running controller is doing
+    #[command(after_help = EXIT_CODES)]
+    Status(Status),
+    /// Stops or allows moves in the running controller
+    #[command(after_help = EXIT_CODES)]
+    Mode(Switch),
     /// Says whether the controller can run here and what it will see
     #[command(after_help = EXIT_CODES)]
     Doctor(Doctor),
@@ -43,8 +55,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let exit = match Cli::parse().command {
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(*args),
         Command::Migrate(args) => commands::migrate::migrate(&args),
+        Command::Explain(args) => commands::explain::explain(&args),
+        Command::Status(args) => commands::status::status(&args),
+        Command::Mode(args) => commands::mode::switch(&args),
         Command::Doctor(args) => commands::doctor::examine(&args),
     };
     ExitCode::from(exit as u8)

@@ -40,7 +40,7 @@ pub trait MoveCounter: Send {
 pub struct Mover {
     orders: Option<mpsc::Sender<Order>>,
     outcomes: UnboundedSender<Outcome>,
-    stopping: Arc<AtomicBool>,
+    forbidden: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -57,8 +57,9 @@ impl Mover {
         let (orders, queue) = mpsc::channel();
         let (outcomes, receiver) = unbounded_channel();
         let (ready, manners) = mpsc::channel();
-        let stopping = Arc::new(AtomicBool::new(false));
-        let mut hands = Hands { topology, counter, root, stopping: Arc::clone(&stopping), tid: 0 };
+        let forbidden = Arc::new(AtomicBool::new(false));
+        let mut hands =
+            Hands { topology, counter, root, forbidden: Arc::clone(&forbidden), tid: 0 };
         let results = outcomes.clone();
         let thread = thread::Builder::new().name("mover".into()).spawn(move || {
             let dropped = sys::drop_sys_nice();
@@ -73,7 +74,7 @@ impl Mover {
             }
         })?;
         manners.recv().map_err(io::Error::other)??;
-        Ok((Self { orders: Some(orders), outcomes, stopping, thread: Some(thread) }, receiver))
+        Ok((Self { orders: Some(orders), outcomes, forbidden, thread: Some(thread) }, receiver))
     }
 
     /// Queues an order. If the thread has died, the order ends as cancelled.
@@ -86,11 +87,21 @@ impl Mover {
             let _ = self.outcomes.send(Outcome::of(&order, End::Cancelled));
         }
     }
+
+    /// The call that runs ends, and whatever waits ends as cancelled.
+    pub fn forbid(&self) {
+        self.forbidden.store(true, Ordering::Relaxed);
+    }
+
+    /// Orders are carried out again.
+    pub fn allow(&self) {
+        self.forbidden.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Mover {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.forbid();
         self.orders = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the mover's thread has panicked");
@@ -103,7 +114,7 @@ struct Hands {
     topology: Arc<Topology>,
     counter: Option<Box<dyn MoveCounter>>,
     root: PathBuf,
-    stopping: Arc<AtomicBool>,
+    forbidden: Arc<AtomicBool>,
     tid: u32,
 }
 
@@ -118,7 +129,7 @@ impl Hands {
     }
 
     fn try_to(&mut self, order: &Order, outcome: &mut Outcome) -> End {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.forbidden.load(Ordering::Relaxed) {
             return End::Cancelled;
         }
         if sys::boottime() > order.until {
@@ -132,7 +143,7 @@ impl Hands {
         let mut sum = OwnMove::default();
         let mut end = End::Done;
         for from in sources(order, there.as_ref()) {
-            if self.stopping.load(Ordering::Relaxed) {
+            if self.forbidden.load(Ordering::Relaxed) {
                 end = End::Cancelled;
                 break;
             }

@@ -253,6 +253,35 @@ pub fn migrate_pages(pid: u32, from: &[NodeId], to: NodeId) -> Result<u64, Errno
     u64::try_from(left).map_err(|_negative| last_errno())
 }
 
+/// The groups of whoever connected this Unix socket, besides his own, as they were then.
+pub fn peer_groups(socket: &impl AsRawFd) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 32];
+    loop {
+        let mut bytes = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(0);
+        // SAFETY: `groups` has room for `bytes` bytes, and both outlive the call.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        // Set by the kernel in both cases: what it has written, or what it needs room for.
+        let count = bytes as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
+
 /// The node of the page at each address, or the negated errno of that address.
 ///
 /// # Errors

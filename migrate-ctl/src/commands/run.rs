@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::value_parser;
 use migrate_ctl::config::Mode;
+use migrate_ctl::control::SOCKET;
 use migrate_ctl::daemon::{self, Options, StartError};
 
 use super::watching::{Watching, block_on, log};
@@ -23,6 +24,12 @@ pub(crate) struct Run {
     /// Append decisions and outcomes to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Where `explain`, `status` and `mode` ask
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+    /// Let the members of this group, by name or number, ask; otherwise only root may
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     /// MiB that all moves together may move in a second
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u64).range(1..=1 << 20))]
     rate: u64,
@@ -58,6 +65,8 @@ pub(crate) fn run(args: Run) -> Exit {
         tick: args.watching.tick,
         without: args.watching.without,
         journal: args.journal,
+        socket: args.socket,
+        group: args.group,
         config,
         latency: args.watching.latency_ratio,
     };

@@ -55,7 +55,7 @@ pub(crate) fn block_on<T>(watch: impl Future<Output = anyhow::Result<T>>) -> any
     result
 }
 
-fn ratio(text: &str) -> Result<latency::Wanted, String> {
+pub(crate) fn ratio(text: &str) -> Result<latency::Wanted, String> {
     match text {
         "measured" => return Ok(latency::Wanted::Measured),
         "firmware" => return Ok(latency::Wanted::Firmware),

@@ -84,6 +84,22 @@ async fn only_reading_is_allowed() {
 }
 
 #[tokio::test]
+async fn nothing_of_the_control_socket_is_here() {
+    let address = start(LOCAL, published(), Limits::default()).await;
+    for method in ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"] {
+        for path in ["/status", "/explain/1", "/explain/", "/mode"] {
+            let body = "Content-Length: 7\r\n\r\nenforce";
+            let end = if method == "PUT" || method == "POST" { body } else { "\r\n" };
+            let answer =
+                ask(address, &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{end}"))
+                    .await;
+            let status = answer.get(9..12);
+            assert!(matches!(status, Some("404" | "405")), "{method} {path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn head_answers_without_the_body() {
     let address = start(LOCAL, published(), Limits::default()).await;
     let answer = ask(address, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
