@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use migrate_ctl::ask::AskError;
 
 pub(crate) mod watching;
+pub(crate) mod assess;
 pub(crate) mod run;
 pub(crate) mod migrate;
 pub(crate) mod explain;

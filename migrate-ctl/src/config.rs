@@ -29,6 +29,9 @@ impl Mode {
     }
 }
 
+/// A memory policy is read so often, in seconds, where nothing will be moved.
+const OBSERVED_MEMPOLICY_FRESH: f64 = 300.0;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub policy: PolicyConfig,
@@ -84,6 +87,20 @@ pub enum Forecasting {
     /// It always says to move once staying has lost this share of the price. To see what a bad
     /// forecast costs.
     Always(f64),
+}
+
+impl PolicyConfig {
+    /// The same where nothing will be moved.
+    #[must_use]
+    pub fn observing(&self) -> Self {
+        Self {
+            // Nothing hangs on it, and reading it walks the whole page table.
+            mempolicy_fresh_seconds: OBSERVED_MEMPOLICY_FRESH,
+            // Where nothing is moved there is nothing to compare with.
+            hold_back: 0.0,
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for PolicyConfig {

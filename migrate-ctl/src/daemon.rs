@@ -36,8 +36,6 @@ use crate::{cgroups, http, latency, own, policy, report, sys};
 /// The summary comes after so many seconds: enough samples to say something.
 const SUMMARY_AFTER: Duration = Duration::from_secs(6);
 
-/// A memory policy is read so often, in seconds, where nothing will be moved.
-const OBSERVED_MEMPOLICY_FRESH: f64 = 300.0;
 /// A round of the sampler is not cut short when we stop; the kernel may be slow to answer it.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// The same with a move under way: the largest that is allowed takes a few seconds.
@@ -477,13 +475,7 @@ impl Controller {
 fn settings(mode: Mode, enforcing: &PolicyConfig) -> PolicyConfig {
     match mode {
         Mode::Enforce => enforcing.clone(),
-        Mode::Observe => PolicyConfig {
-            // Nothing hangs on it, and reading it walks the whole page table.
-            mempolicy_fresh_seconds: OBSERVED_MEMPOLICY_FRESH,
-            // Where nothing is moved there is nothing to compare with.
-            hold_back: 0.0,
-            ..enforcing.clone()
-        },
+        Mode::Observe => enforcing.observing(),
     }
 }
 

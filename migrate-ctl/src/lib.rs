@@ -27,6 +27,7 @@ pub mod guards;
 pub mod plain;
 pub mod contest;
 pub mod simulation;
+pub mod assess;
 
 pub mod mover;
 pub mod ledger;

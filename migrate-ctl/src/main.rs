@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
+use commands::assess::Assess;
 use commands::doctor::Doctor;
 use commands::explain::Explain;
 use commands::migrate::Migrate;
@@ -33,6 +34,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Says what remote memory costs here and what moving would win back; moves nothing
+    #[command(after_help = EXIT_CODES)]
+    Assess(Assess),
     /// Watches all processes and moves stranded memory, if asked to
     #[command(after_help = EXIT_CODES)]
     Run(Box<Run>),
@@ -55,6 +59,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let exit = match Cli::parse().command {
+        Command::Assess(args) => commands::assess::assess(args),
         Command::Run(args) => commands::run::run(*args),
         Command::Migrate(args) => commands::migrate::migrate(&args),
         Command::Explain(args) => commands::explain::explain(&args),

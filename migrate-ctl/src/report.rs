@@ -69,7 +69,8 @@ pub fn summary(seen: &Seen<'_>) -> String {
     text
 }
 
-fn machine(nodes: &NodeVec<NodeObs>) -> String {
+/// How many nodes there are, and how far apart.
+pub(crate) fn machine(nodes: &NodeVec<NodeObs>) -> String {
     let mut text = format!("{} node{}", nodes.len(), if nodes.len() == 1 { "" } else { "s" });
     let ratios = nodes.values().flat_map(|node| node.latency.values());
     let farthest = ratios.max_by(|a, b| a.mid.total_cmp(&b.mid));

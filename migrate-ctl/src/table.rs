@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Forecasting, PolicyConfig};
 use crate::guards::Budget;
 use crate::model::{
-    Class, DomainObs, End, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask, NodeObs,
-    NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
+    Class, DomainObs, End, Est, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask,
+    NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
 };
 use crate::policy;
 use crate::policy::cost::Costs;
@@ -165,6 +165,13 @@ impl Table {
     pub fn moving(&self) -> Vec<PidRef> {
         let moving = |(id, row): (&ExtentId, &Row)| row.moving.is_some().then_some(id.domain);
         self.rows.iter().filter_map(moving).collect()
+    }
+
+    /// The memory-bound share of a process, as well as it is known.
+    pub(crate) fn boundness(&self, domain: &DomainObs) -> Est {
+        let extent = ExtentId { domain: domain.id, class: Class::PrivateAnonymous };
+        let shown = self.rows.get(&extent).and_then(|row| row.pace.boundness());
+        shown.unwrap_or(domain.boundness)
     }
 
     /// What the checks have found since the last call.

@@ -253,7 +253,7 @@ pub(crate) fn slowness(node: &NodeObs, to: usize) -> f64 {
     ratio(node, to, |est| est.low)
 }
 
-fn ratio(node: &NodeObs, to: usize, of: impl Fn(Est) -> f32) -> f64 {
+pub(crate) fn ratio(node: &NodeObs, to: usize, of: impl Fn(Est) -> f32) -> f64 {
     let to = u16::try_from(to).ok().map(Node);
     to.and_then(|to| node.latency.get(to)).map_or(1.0, |&ratio| sane(of(ratio)).clamp(1.0, SLOWEST))
 }
