@@ -4,6 +4,7 @@ mod control;
 mod counts;
 mod far;
 mod faults;
+mod guards;
 mod input;
 mod isolation;
 mod killed;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> impl Iterator<Item = Test> {
         latency::TESTS,
         counts::TESTS,
         control::TESTS,
+        guards::TESTS,
         killed::TESTS,
         machines::TESTS,
         input::TESTS,
