@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde::Serialize;
 
 use crate::sys::{self, Usage};
@@ -16,11 +16,12 @@ use crate::sys::{self, Usage};
 mod acts;
 pub(crate) mod costs;
 pub(crate) mod pace;
+mod strand;
 
 #[derive(Subcommand)]
 pub(crate) enum Work {
     /// Memory on one node; after the first line it runs on another and uses that memory
-    Strand(Strand),
+    Strand(strand::Strand),
     /// Touches so many new pages for each line
     Touch {
         #[arg(long)]
@@ -226,28 +227,6 @@ pub(crate) enum Work {
     },
 }
 
-#[derive(Args)]
-pub(crate) struct Strand {
-    #[arg(long)]
-    from: u16,
-    #[arg(long)]
-    to: u16,
-    #[arg(long)]
-    mib: usize,
-    #[arg(long, value_enum, default_value_t = Policy::None)]
-    policy: Policy,
-}
-
-/// Who asked the kernel for a placement.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Policy {
-    None,
-    /// `set_mempolicy` of the main thread.
-    Task,
-    /// `mbind` of one small mapping.
-    Mapping,
-}
-
 /// What a workload says of what it did.
 #[derive(Serialize)]
 struct Did {
@@ -262,7 +241,7 @@ struct Did {
 
 pub(crate) fn run(work: &Work) -> Result<()> {
     match *work {
-        Work::Strand(ref strand) => acts::strand(strand),
+        Work::Strand(ref args) => strand::run(args),
         Work::Touch { node, pages } => acts::touch(node, pages),
         Work::Rewrite { node, pages } => acts::rewrite(node, pages),
         Work::RewriteHuge { node, pages } => acts::rewrite_huge(node, pages),

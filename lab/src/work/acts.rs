@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::pipe::fcntl_setpipe_size;
 
-use super::{Did, Done, Policy, Strand, at_each_line, repeat, say, tell};
+use super::{Did, Done, at_each_line, repeat, say, tell};
 use crate::sys::{self, Memory};
 use crate::witness::OffCpu;
 use crate::{ksm, nodes};
 
-/// Pages of the mapping that has a policy of its own.
-const BOUND_PAGES: usize = 4;
 /// Nobody writes to it, so that its pages are in no cache but that of their readers.
 const DISK: &str = "/dev/vda";
 /// So long a gap is the host's doing: no loop of ours takes a hundredth of it.
@@ -38,45 +36,6 @@ pub(super) fn placed(node: u16, pages: usize) -> Result<Memory> {
         memory.touch_all();
     }
     Ok(memory)
-}
-
-pub(super) fn strand(args: &Strand) -> Result<()> {
-    let mut memory = placed(args.from, args.mib * 256)?;
-    let mut small = None;
-    match args.policy {
-        Policy::None => {}
-        Policy::Task => sys::bind_task(args.from).context("bind the task")?,
-        Policy::Mapping => {
-            let mut bound = Memory::map(BOUND_PAGES).context("map")?;
-            bound.bind(args.from).context("bind the mapping")?;
-            bound.touch_all();
-            small = Some(bound);
-        }
-    }
-    say("ready")?;
-    if io::stdin().read_line(&mut String::new()).context("read a line")? == 0 {
-        return Ok(());
-    }
-    nodes::run_on(None, args.to)?;
-    let usage = sys::usage();
-    tell(&Did { before: usage, after: usage, pages: memory.pages(), slept: 0, off_cpu: 0 })?;
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            // The end of the input, or an error of it, ends the work.
-            while io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {}
-            ended.store(true, Ordering::Relaxed);
-        });
-        let mut round = 0;
-        while !ended.load(Ordering::Relaxed) {
-            round += 1;
-            for page in 0..memory.pages() {
-                memory.write(page, memory.read(page) ^ round);
-            }
-        }
-    });
-    drop(small);
-    Ok(())
 }
 
 pub(super) fn touch(node: u16, pages: usize) -> Result<()> {
