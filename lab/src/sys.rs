@@ -372,6 +372,19 @@ pub(crate) fn loaded_programs() -> io::Result<Vec<u32>> {
     }
 }
 
+/// Makes a child that shares all memory until one of the two writes to it, and that dies with us.
+/// Whether we are the parent.
+pub(crate) fn fork() -> io::Result<bool> {
+    // SAFETY: the workloads that fork have one thread, so that no lock is held by another.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: the call takes numbers only.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into())?;
+    }
+    check(child.into())?;
+    Ok(child > 0)
+}
+
 /// Ends the calling thread and no other: the process goes on for as long as one is left.
 pub(crate) fn end_thread() -> ! {
     // SAFETY: the call takes a number and does not return; what the thread's stack owns is left to
