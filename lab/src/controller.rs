@@ -155,6 +155,19 @@ impl Controller {
             .collect())
     }
 
+    /// All orders about one process that went to the mover: their numbers, and when they went.
+    pub(crate) fn orders(&self, pid: u32) -> Result<Vec<(u64, u64)>> {
+        let decisions = self.decisions(pid)?;
+        let about_it = |seq| decisions.iter().any(|decision| decision.seq == seq);
+        let facts = self.facts()?.into_iter();
+        Ok(facts
+            .filter_map(|fact| match fact {
+                Fact::Ordered { seq, now } if about_it(seq) => Some((seq, now)),
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+            })
+            .collect())
+    }
+
     /// When an order went to the mover.
     pub(crate) fn ordered(&self, wanted: u64) -> Result<Option<u64>> {
         Ok(self.facts()?.into_iter().find_map(|fact| match fact {

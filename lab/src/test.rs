@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Of a far machine: remote latency ÷ local latency
     #[arg(long, default_value_t = 1.0)]
     factor: f64,
+    /// Also what depends on no kernel, and is tested on one of them only
+    #[arg(long)]
+    reference: bool,
     /// Switch off what each test depends on, and see it fail
     #[arg(long)]
     broken: bool,
@@ -156,7 +159,18 @@ impl Lab {
     }
 
     pub(crate) fn enforce(&self, words: &str) -> Result<Controller> {
-        self.controller(if self.off == Some(Off::Mode) { "observe" } else { "enforce" }, words)
+        self.controller(self.enforcing(), words)
+    }
+
+    /// The same with another ratio of memory latency than usual.
+    pub(crate) fn enforce_at(&self, ratio: &str, words: &str) -> Result<Controller> {
+        self.unload();
+        let mode = self.enforcing();
+        Controller::measuring(&format!("--latency-ratio {ratio} {}", self.words(mode, words)))
+    }
+
+    fn enforcing(&self) -> &'static str {
+        if self.off == Some(Off::Mode) { "observe" } else { "enforce" }
     }
 
     /// The controller in `enforce`, with the ratios of memory latency that it measures itself.
@@ -171,12 +185,17 @@ impl Lab {
 
     fn controller(&self, mode: &str, words: &str) -> Result<Controller> {
         self.unload();
+        Controller::start(&self.words(mode, words))
+    }
+
+    /// Those of `run`, and what is switched off.
+    fn words(&self, mode: &str, words: &str) -> String {
         let off = match self.off {
             Some(Off::Probe(signal)) => format!("--without {signal}"),
             Some(Off::Guard(reason)) => format!("--guard-off {reason}"),
             Some(Off::Mode | Off::Measurement | Off::Nothing) | None => String::new(),
         };
-        Controller::start(&format!("--mode {mode} --without {FAULT_TIME} {words} {off}"))
+        format!("--mode {mode} --without {FAULT_TIME} {words} {off}")
     }
 }
 
@@ -198,7 +217,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             && args.only.as_ref().is_none_or(|part| test.name.contains(part.as_str()))
             && !(args.broken && test.off == Off::Nothing)
     };
-    for test in tests::all().filter(wanted).skip(args.skip) {
+    for test in tests::all(args.reference).filter(wanted).skip(args.skip) {
         lab.without(args.broken.then_some(test.off));
         let passed = if args.broken { fails_when_broken(&test, &lab) } else { passes(&test, &lab) };
         if !passed {

@@ -2,6 +2,7 @@
 
 mod control;
 mod counts;
+mod dwell;
 mod far;
 mod faults;
 mod guards;
@@ -17,7 +18,8 @@ mod scheduling;
 
 use crate::test::Test;
 
-pub(crate) fn all() -> impl Iterator<Item = Test> {
+/// With what is tested on the reference kernel only, or without.
+pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
     let all = [
         isolation::TESTS,
         faults::TESTS,
@@ -34,5 +36,6 @@ pub(crate) fn all() -> impl Iterator<Item = Test> {
         far::TESTS,
         placement::TESTS,
     ];
-    all.into_iter().flatten().map(|test| Test { ..*test })
+    let here = [dwell::TESTS].into_iter().filter(move |_| reference);
+    all.into_iter().chain(here).flatten().map(|test| Test { ..*test })
 }

@@ -16,12 +16,15 @@ use crate::sys::{self, Usage};
 mod acts;
 pub(crate) mod costs;
 pub(crate) mod pace;
+mod spread;
 mod strand;
 
 #[derive(Subcommand)]
 pub(crate) enum Work {
     /// Memory on one node; after the first line it runs on another and uses that memory
     Strand(strand::Strand),
+    /// Memory on one node that a thread on each node uses, from the first line on
+    Spread(spread::Spread),
     /// Touches so many new pages for each line
     Touch {
         #[arg(long)]
@@ -242,6 +245,7 @@ struct Did {
 pub(crate) fn run(work: &Work) -> Result<()> {
     match *work {
         Work::Strand(ref args) => strand::run(args),
+        Work::Spread(ref args) => spread::run(args),
         Work::Touch { node, pages } => acts::touch(node, pages),
         Work::Rewrite { node, pages } => acts::rewrite(node, pages),
         Work::RewriteHuge { node, pages } => acts::rewrite_huge(node, pages),

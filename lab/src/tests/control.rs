@@ -20,7 +20,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(6);
 pub(super) const STRAND: &str = "strand --from 0 --to 1 --mib 32";
 pub(super) const STRAND_PAGES: u64 = 32 * 256;
 /// All pages are home within so long after the first move.
-const HOME: Duration = Duration::from_secs(30);
+pub(super) const HOME: Duration = Duration::from_secs(30);
 
 /// CAP_PERFMON and CAP_SYS_ADMIN of include/uapi/linux/capability.h.
 const PERFMON_AND_ADMIN: &[u32] = &[38, 21];
@@ -123,7 +123,7 @@ fn observe(lab: &Lab) -> Result<()> {
     let before = pages_on(worker.pid(), 0)?;
     let witness = vmstat("pgmigrate_success")?;
     let controller = lab.observe(&format!("--include pid:{}", worker.pid()))?;
-    decided(&controller, &worker, before, Reason::Pays)?;
+    decided(lab, &controller, &worker, before, Reason::Pays)?;
     unmoved(&worker, before)?;
     // Compaction may move a few pages of others.
     let moved = vmstat("pgmigrate_success")? - witness;

@@ -10,7 +10,8 @@ use crate::guest::{self, End, Far, Guest, Load, Rig, Topology};
 use crate::kernels::{self, Kernel};
 use crate::paths::say;
 
-/// The kernel on which every machine is booted; the others get two nodes.
+/// The kernel on which every machine is booted and everything is tested; the others get two nodes,
+/// and the tests of what kernels differ in.
 pub(super) const REFERENCE: &str = "6.12";
 /// All tests of a boot together, emulated on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(20 * 60);
@@ -35,6 +36,15 @@ impl Boot {
 
     pub(super) fn kernel(&self) -> &str {
         &self.kernel
+    }
+
+    /// As the guest's tests are told.
+    fn machine(&self) -> Vec<&'static str> {
+        let mut words = vec![self.topology.name()];
+        words.extend(self.broken.then_some("--broken"));
+        // What depends on no kernel is tested on one.
+        words.extend((self.kernel == REFERENCE).then_some("--reference"));
+        words
     }
 }
 
@@ -158,8 +168,7 @@ impl Guests {
     }
 
     fn guest(&mut self, boot: &Boot, kernel: &Kernel, done: u32) -> Result<Guest> {
-        let machine = [boot.topology.name(), "--broken"];
-        let command = self.command(&machine[..1 + usize::from(boot.broken)], done);
+        let command = self.command(&boot.machine(), done);
         // Off: what comes to a node must have come by us.
         let settings: &[_] = &[("balancing", "0".to_owned())];
         let load = Load { command, settings, programs: None, far: None };
@@ -202,4 +211,24 @@ fn watch(guest: &Guest, label: &str, seen: &mut Seen) -> Result<End> {
         }
         None => {}
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_reference_kernel_runs_what_depends_on_no_kernel() {
+        let words = |kernel: &str| Boot::two(kernel).machine();
+        assert_eq!(words(REFERENCE), ["two", "--reference"]);
+        assert_eq!(words("6.1"), ["two"]);
+        assert!(boots_of(REFERENCE).iter().all(|boot| boot.machine().contains(&"--reference")));
+    }
+
+    #[test]
+    fn a_broken_boot_says_so() {
+        let broken = boots_of(REFERENCE).into_iter().filter(|boot| boot.broken);
+        assert!(broken.clone().count() > 0);
+        assert!(broken.into_iter().all(|boot| boot.machine().contains(&"--broken")));
+    }
 }
