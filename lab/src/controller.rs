@@ -4,14 +4,16 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use migrate_ctl::model::Outcome;
+use migrate_ctl::journal::reader;
+use migrate_ctl::journal::view::{View, What};
+use migrate_ctl::model::{Decision, Outcome};
 use rustix::process::Signal;
-use serde::Deserialize;
 
 use crate::sys;
 
@@ -32,9 +34,8 @@ pub(crate) struct Controller {
     log: String,
 }
 
-/// One line of the journal, as far as the lab judges it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What is in the journal, as far as the lab judges it.
+#[derive(Debug)]
 pub(crate) enum Fact {
     Decision(Decided),
     Ordered { seq: u64, now: u64 },
@@ -42,12 +43,11 @@ pub(crate) enum Fact {
 }
 
 /// What the lab reads of a decision.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Decided {
     /// In plain words.
     pub(crate) why: String,
-    #[serde(flatten)]
-    pub(crate) decision: migrate_ctl::model::Decision,
+    pub(crate) decision: Decision,
 }
 
 /// What a command that ended by itself has said.
@@ -126,19 +126,26 @@ impl Controller {
         Ok(self.child.try_wait().context("wait for the controller")?.is_none())
     }
 
-    /// The journal so far; a line that is being written is left for the next time.
+    /// The journal so far; a record that is being written is left for the next time.
     pub(crate) fn facts(&self) -> Result<Vec<Fact>> {
-        let text =
-            fs::read_to_string(&self.journal).with_context(|| format!("read {}", self.journal))?;
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("journal: {line}")))
-            .collect()
+        let mut view = View::default();
+        let mut facts = Vec::new();
+        for fact in reader::read(Path::new(&self.journal))? {
+            let entries = view.entries(fact?).into_iter();
+            facts.extend(entries.filter_map(|entry| match entry.what {
+                What::Decision { decision, .. } => {
+                    Some(Fact::Decision(Decided { why: entry.why, decision: *decision }))
+                }
+                What::Ordered(order) => Some(Fact::Ordered { seq: order.seq, now: entry.at }),
+                What::Outcome(outcome) => Some(Fact::Outcome(outcome)),
+                What::Settings(_) | What::HeldBack(_) => None,
+            }));
+        }
+        Ok(facts)
     }
 
     /// All decisions about one process.
-    pub(crate) fn decisions(&self, pid: u32) -> Result<Vec<migrate_ctl::model::Decision>> {
+    pub(crate) fn decisions(&self, pid: u32) -> Result<Vec<Decision>> {
         Ok(self.decided(pid)?.into_iter().map(|decided| decided.decision).collect())
     }
 

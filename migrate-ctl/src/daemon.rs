@@ -4,6 +4,7 @@
 //! sampler on the blocking pool, moves on the mover's thread. Stages hand over
 //! values; the tick below reads as the data flow.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,9 +23,10 @@ use crate::config::{Config, Mode, PolicyConfig};
 use crate::control::{self, Ask, ControlError, Desk};
 use crate::explain::{Earlier, Explanation, Known, explain};
 use crate::instance::Instance;
-use crate::journal::{Fact, Journal};
+use crate::journal::files::Journal;
+use crate::journal::{Decided, Fact, Settings};
 use crate::ledger::Ledger;
-use crate::model::{Decision, DomainObs, Input, NodeVec, Order, Outcome, PidRef, Tick, Verdict};
+use crate::model::{Decision, Input, NodeVec, Order, Outcome, PidRef, Tick, Verdict};
 use crate::mover::Mover;
 use crate::procfs::Process;
 use crate::sampler::Sampler;
@@ -59,6 +61,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Whose members may ask, by name or number.
     pub group: Option<String>,
+    /// Bytes that the journal may take.
+    pub journal_limit: u64,
     pub config: Config,
     pub latency: latency::Wanted,
 }
@@ -131,7 +135,7 @@ struct Controller {
     moved_meanwhile: Vec<PidRef>,
     table: Table,
     ledger: Ledger,
-    journal: Journal,
+    journal: Option<Journal>,
     /// None once it has stopped.
     mover: Option<Mover>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
@@ -160,10 +164,7 @@ impl Controller {
         let (callers, socket) = control::bind(&options.socket, group)?;
         let Watch { sampler, topology, hooks, own_moves } =
             start::watch(&options.config, &options.without, options.latency)?;
-        let journal = Journal::open(options.journal.as_deref()).map_err(|source| {
-            let path = options.journal.clone().unwrap_or_default();
-            StartError::Journal { path, source }
-        })?;
+        let journal = journal(&options)?;
         let (mover, outcomes) =
             Mover::start(topology, own_moves, root.to_path_buf()).map_err(StartError::Mover)?;
         let (published, snapshots) = watch::channel(None);
@@ -243,10 +244,10 @@ impl Controller {
         self.take_back(sampler);
         if let Some(tick) = self.seen(tick) {
             let input = Input::Tick(tick);
-            absorb(&mut self.table, &self.options.config, &input);
+            self.take_in(&input);
             let decisions = policy::decide(&self.table, &self.options.config);
             let Input::Tick(tick) = input else { unreachable!("made above") };
-            self.record(&tick, &decisions);
+            self.record(&decisions);
             self.act(&decisions);
             self.earlier.keep(self.last.replace((tick, decisions)));
         }
@@ -270,7 +271,19 @@ impl Controller {
         .ok()
     }
 
-    fn record(&mut self, tick: &Tick, decisions: &[Decision]) {
+    /// Written down first, so that nothing happens that the journal does not hold.
+    fn take_in(&mut self, input: &Input) {
+        let at = sys::boottime();
+        if let Some(journal) = &mut self.journal {
+            if matches!(input, Input::Tick(_)) {
+                journal.make_room(at, &self.table);
+            }
+            journal.record(at, &Fact::Input { at, input: Cow::Borrowed(input) });
+        }
+        absorb(&mut self.table, &self.options.config, input);
+    }
+
+    fn record(&mut self, decisions: &[Decision]) {
         for checked in self.table.take_checked() {
             self.ledger.record_checked(checked.helped);
         }
@@ -291,10 +304,9 @@ impl Controller {
         }
         for decision in decisions {
             self.ledger.record_decision(decision);
-            if let Some(domain) = domain_of(tick, decision) {
-                self.journal
-                    .decision(decision, domain, || policy::explain(domain, decision, &tick.nodes));
-            }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.record(sys::boottime(), &Fact::Decided(Decided::of(decisions)));
         }
     }
 
@@ -314,8 +326,7 @@ impl Controller {
     fn order(&mut self, order: &Order) {
         let Order { seq, target, to, pages, .. } = order;
         info!(pid = target.pid, to = to.0, pages, seq, "move ordered");
-        absorb(&mut self.table, &self.options.config, &Input::Ordered(order.clone()));
-        self.journal.record(&Fact::Ordered { seq: *seq, now: sys::boottime() });
+        self.take_in(&Input::Ordered(order.clone()));
         if let Some(mover) = &self.mover {
             mover.submit(order.clone());
         }
@@ -324,7 +335,7 @@ impl Controller {
     fn hold_back(&mut self, order: &Order) {
         let Order { seq, target, to, pages, .. } = order;
         info!(pid = target.pid, to = to.0, pages, seq, "move held back, for comparison");
-        absorb(&mut self.table, &self.options.config, &Input::HeldBack(order.clone()));
+        self.take_in(&Input::HeldBack(order.clone()));
     }
 
     fn absorb_outcome(&mut self, outcome: &Outcome) {
@@ -335,13 +346,12 @@ impl Controller {
             ms = outcome.duration / 1_000_000,
             "move ended"
         );
-        absorb(&mut self.table, &self.options.config, &Input::Progress(outcome.clone()));
+        self.take_in(&Input::Progress(outcome.clone()));
         match &mut self.sampler {
             Some(sampler) => sampler.forget_placement(outcome.target),
             None => self.moved_meanwhile.push(outcome.target),
         }
         self.ledger.record_outcome(outcome);
-        self.journal.record(&Fact::Outcome(outcome));
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -373,6 +383,10 @@ impl Controller {
     fn set_mode(&mut self, mode: Mode) {
         self.options.mode = mode;
         self.options.config.policy = settings(mode, &self.enforcing);
+        if let Some(journal) = &mut self.journal {
+            let settings = Settings::new(mode.name(), &self.options.config);
+            journal.change(sys::boottime(), settings);
+        }
         match (&self.mover, mode) {
             (Some(mover), Mode::Observe) => mover.forbid(),
             (Some(mover), Mode::Enforce) => mover.allow(),
@@ -412,6 +426,7 @@ impl Controller {
             cgroups: cgroups::busiest(tick, decisions),
             resident: sampler.resident(),
             late: sampler.late().to_vec(),
+            journal: self.journal.as_ref().map(Journal::totals).unwrap_or_default(),
             cost: self.cost,
             good_until: Instant::now() + STALE_AFTER + 10 * self.options.tick,
         };
@@ -424,7 +439,7 @@ impl Controller {
         };
         let decided: Vec<_> = decisions
             .iter()
-            .filter_map(|decision| Some((domain_of(tick, decision)?, decision)))
+            .filter_map(|decision| Some((tick.domain(decision.extent.domain)?, decision)))
             .collect();
         let lost = self.hooks.iter().filter(|hook| hook.state != HookState::Attached);
         let missing: BTreeSet<&str> = lost.map(|hook| hook.signal).collect();
@@ -479,9 +494,9 @@ fn settings(mode: Mode, enforcing: &PolicyConfig) -> PolicyConfig {
     }
 }
 
-/// Both are in the order of their pids.
-fn domain_of<'a>(tick: &'a Tick, decision: &Decision) -> Option<&'a DomainObs> {
-    let wanted = decision.extent.domain;
-    let found = tick.domains.binary_search_by(|domain| domain.id.cmp(&wanted)).ok()?;
-    tick.domains.get(found)
+fn journal(options: &Options) -> Result<Option<Journal>, StartError> {
+    let Some(path) = &options.journal else { return Ok(None) };
+    let settings = Settings::new(options.mode.name(), &options.config);
+    let journal = Journal::open(path, options.journal_limit, settings);
+    journal.map(Some).map_err(|source| StartError::Journal { path: path.clone(), source })
 }

@@ -1,68 +1,77 @@
-//! What was decided and done, one JSON object a line, for people and for proof.
+//! All that a decision saw, so that a replay decides the same.
 //!
-//! Appends to the file that the user named and flushes each line, so a killed
-//! controller loses at most its last record. A journal that cannot be written
-//! stops recording and says so; it never stops the controller.
+//! The journal is a list of facts. Their form on disk and how it may change is
+//! in `docs/journal.md`. Inputs are written down before they are taken in: a
+//! killed controller has done nothing that its journal does not hold.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
+pub mod view;
+pub mod files;
+pub mod reader;
+pub mod writer;
+pub(crate) mod format;
 
-use serde::Serialize;
-use tracing::warn;
+use std::borrow::Cow;
 
-use crate::model::{Decision, DomainObs, Outcome, Reason};
+use serde::{Deserialize, Serialize};
 
-/// One line of the journal.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
+use crate::config::Config;
+use crate::model::{Decision, Input, Nanos, Reason};
+use crate::table::Table;
+
+/// One record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Fact<'a> {
-    Decision {
-        /// In plain words.
-        why: &'a str,
-        #[serde(flatten)]
-        decision: &'a Decision,
-        /// What it was decided on: the signals of its process in this tick.
-        domain: &'a DomainObs,
-    },
-    /// An order went to the mover.
-    Ordered {
-        seq: u64,
-        now: u64,
-    },
-    Outcome(&'a Outcome),
+    /// What everything after it goes by. Each file begins with one.
+    Settings(Cow<'a, Settings>),
+    /// The table as it was at this point; only at the beginning of a file.
+    Checkpoint(Cow<'a, Table>),
+    /// Something that the table takes in, and when that was.
+    Input { at: Nanos, input: Cow<'a, Input> },
+    /// What was decided after the tick before it.
+    Decided(Decided),
 }
 
-/// Where facts go; nowhere unless the user named a file.
-#[derive(Default)]
-pub struct Journal {
-    file: Option<File>,
+/// What the controller went by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The version of `migrate-ctl` that wrote the file.
+    pub version: String,
+    /// `observe` or `enforce`; `generated` where nothing of it ever was.
+    pub mode: String,
+    pub config: Config,
 }
 
-impl Journal {
-    pub fn open(path: Option<&Path>) -> io::Result<Self> {
-        let open = |path| OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self { file: path.map(open).transpose()? })
-    }
-
-    /// Settled processes are left out: they would be nearly all of the file and say nothing.
-    pub fn decision(
-        &mut self,
-        decision: &Decision,
-        domain: &DomainObs,
-        why: impl FnOnce() -> String,
-    ) {
-        if self.file.is_some() && decision.reason != Reason::Settled {
-            self.record(&Fact::Decision { why: &why(), decision, domain });
-        }
-    }
-
-    pub fn record(&mut self, fact: &Fact<'_>) {
-        let Some(file) = &mut self.file else { return };
-        let line = serde_json::to_string(fact).map_err(io::Error::from);
-        if let Err(error) = line.and_then(|line| file.write_all(format!("{line}\n").as_bytes())) {
-            warn!(%error, "the journal cannot be written and ends here");
-            self.file = None;
+impl Settings {
+    pub fn new(mode: &str, config: &Config) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: mode.to_owned(),
+            config: config.clone(),
         }
     }
 }
+
+/// The decisions of one tick. Of settled processes only the number is kept, since nearly all are
+/// settled; the check sum covers them too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    pub count: u64,
+    /// CRC-32 of all of them in binary form.
+    pub digest: u32,
+    /// Those that are not settled, in their order.
+    pub told: Vec<Decision>,
+}
+
+impl Decided {
+    pub fn of(decisions: &[Decision]) -> Self {
+        let told = |decision: &&Decision| decision.reason != Reason::Settled;
+        Self {
+            count: decisions.len() as u64,
+            digest: format::digest(decisions),
+            told: decisions.iter().filter(told).cloned().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

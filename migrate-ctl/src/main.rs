@@ -9,6 +9,7 @@ mod commands;
 use commands::assess::Assess;
 use commands::doctor::Doctor;
 use commands::explain::Explain;
+use commands::journal::Journal;
 use commands::migrate::Migrate;
 use commands::mode::Switch;
 use commands::run::Run;
@@ -55,6 +56,9 @@ enum Command {
     /// Says whether the controller can run here and what it will see
     #[command(after_help = EXIT_CODES)]
     Doctor(Doctor),
+    /// Says what a journal holds: each decision and each move, in plain words
+    #[command(after_help = EXIT_CODES)]
+    Journal(Journal),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::status(&args),
         Command::Mode(args) => commands::mode::switch(&args),
         Command::Doctor(args) => commands::doctor::examine(&args),
+        Command::Journal(args) => commands::journal::journal(&args),
     };
     ExitCode::from(exit as u8)
 }

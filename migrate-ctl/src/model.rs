@@ -190,6 +190,13 @@ pub struct Tick {
     pub gone: Vec<PidRef>,
 }
 
+impl Tick {
+    pub fn domain(&self, id: PidRef) -> Option<&DomainObs> {
+        let found = self.domains.binary_search_by(|domain| domain.id.cmp(&id)).ok()?;
+        self.domains.get(found)
+    }
+}
+
 /// One node as sysfs and /proc/zoneinfo show it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct NodeObs {

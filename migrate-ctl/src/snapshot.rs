@@ -11,6 +11,7 @@ use migrate_common::{
     Scanned, TaskCounters,
 };
 
+use crate::journal::files;
 use crate::ledger::Ledger;
 use crate::model::{Accesses, Est, Faults, Nanos, NodeId, NodeVec};
 use crate::placement::ClassPages;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub resident: Vec<ClassPages>,
     /// Processes that could not be looked into in time, by pid.
     pub late: Vec<LateProcess>,
+    /// What became of the journal's records; nothing where there is no journal.
+    pub journal: files::Totals,
     pub cost: OwnCost,
     /// Without a newer one by then something is stuck.
     pub good_until: Instant,

@@ -21,7 +21,8 @@ pub(crate) struct Run {
     listen: SocketAddr,
     #[command(flatten)]
     watching: Watching,
-    /// Append decisions and outcomes to this file, one JSON object a line
+    /// Write all that is seen, decided and done to this file, for `migrate-ctl journal` and
+    /// `replay`; what it held before becomes FILE.1
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// Where `explain`, `status` and `mode` ask
@@ -30,6 +31,9 @@ pub(crate) struct Run {
     /// Let the members of this group, by name or number, ask; otherwise only root may
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
+    /// MiB that FILE and FILE.1 may take together
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u64).range(16..=1 << 20))]
+    journal_limit: u64,
     /// MiB that all moves together may move in a second
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u64).range(1..=1 << 20))]
     rate: u64,
@@ -67,6 +71,7 @@ pub(crate) fn run(args: Run) -> Exit {
         journal: args.journal,
         socket: args.socket,
         group: args.group,
+        journal_limit: args.journal_limit << 20,
         config,
         latency: args.watching.latency_ratio,
     };

@@ -76,7 +76,9 @@ impl Fleet {
             }
         }
         let (nodes, laws) = (self.nodes.len(), &self.laws);
-        let domains = self.procs.iter_mut().map(|proc| proc.observe(nodes, laws)).collect();
+        let observe = |proc: &mut Proc| proc.observe(nodes, laws);
+        let mut domains: Vec<DomainObs> = self.procs.iter_mut().map(observe).collect();
+        domains.sort_unstable_by_key(|domain| domain.id);
         Tick { now: self.now, dt: DT, busy: 0.5, nodes: self.nodes.clone(), domains, gone }
     }
 

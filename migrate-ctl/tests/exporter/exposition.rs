@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use migrate_common::LOST_SLOTS;
+use migrate_ctl::journal::files;
 use migrate_ctl::ledger::{Ledger, PairTotals};
 use migrate_ctl::metrics::table;
 use migrate_ctl::metrics::{Kind, render};
@@ -210,6 +211,7 @@ fn quiet(nodes: u16) -> Snapshot {
         cgroups: Vec::new(),
         resident: Vec::new(),
         late: Vec::new(),
+        journal: files::Totals::default(),
         cost: OwnCost::default(),
         good_until: Instant::now() + Duration::from_secs(60),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use migrate_common::{BUCKETS, Durations, Hints, Isolated, Migrations, Scanned, TaskCounters};
+use migrate_ctl::journal::files;
 use migrate_ctl::ledger::{Ledger, PairTotals};
 use migrate_ctl::model::{
     Accesses, Class, End, Est, Faults, Node, NodeId, NodeVec, Reason, Source, each_node,
@@ -47,6 +48,7 @@ pub(crate) fn snapshot(ticks: u64) -> Snapshot {
             resident(Class::Hugetlb, [0.0, 0.0], [1024.0, 0.0]),
         ],
         late: vec![late(true), late(false)],
+        journal: files::Totals { bytes: 5000 * ticks, lost_records: ticks / 9 },
         cost: OwnCost {
             ticks,
             tick_errors: ticks / 10,

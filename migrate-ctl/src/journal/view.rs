@@ -1,0 +1,146 @@
+//! The journal for people: an entry for each decision that says something, and for each move.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::journal::{Fact, Settings};
+use crate::model::{
+    Decision, DomainObs, Input, Nanos, NodeObs, NodeVec, Order, Outcome, PidRef, Tick,
+};
+use crate::policy;
+
+/// Something that happened, and when: nanoseconds since the machine started.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    pub at: Nanos,
+    /// In plain words.
+    pub why: String,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    Settings(Settings),
+    Decision {
+        decision: Box<Decision>,
+        /// What it was decided on: the process and the nodes in this tick.
+        domain: Box<DomainObs>,
+        nodes: NodeVec<NodeObs>,
+    },
+    /// The mover has been given this order.
+    Ordered(Order),
+    /// This order was kept from the mover.
+    HeldBack(Order),
+    Outcome(Outcome),
+}
+
+impl Entry {
+    /// The process that it is about.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.what {
+            What::Settings(_) => None,
+            What::Decision { decision, .. } => Some(decision.extent.domain.pid),
+            What::Ordered(order) | What::HeldBack(order) => Some(order.target.pid),
+            What::Outcome(outcome) => Some(outcome.target.pid),
+        }
+    }
+}
+
+/// What the entries after a tick speak of.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    last: Option<Tick>,
+}
+
+impl View {
+    /// The entries that a fact makes.
+    pub fn entries(&mut self, fact: Fact<'_>) -> Vec<Entry> {
+        match fact {
+            Fact::Settings(settings) => vec![began(self.now(), settings.into_owned())],
+            Fact::Checkpoint(_) => Vec::new(),
+            Fact::Input { at, input } => self.input(at, input.into_owned()).into_iter().collect(),
+            Fact::Decided(decided) => {
+                decided.told.into_iter().filter_map(|decision| self.decision(decision)).collect()
+            }
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        self.last.as_ref().map_or(0, |tick| tick.now)
+    }
+
+    fn input(&mut self, at: Nanos, input: Input) -> Option<Entry> {
+        let (why, what) = match input {
+            Input::Tick(tick) => {
+                self.last = Some(tick);
+                return None;
+            }
+            Input::Ordered(order) => (self.sentence(&order, "is ordered"), What::Ordered(order)),
+            Input::HeldBack(order) => {
+                (self.sentence(&order, "is held back for comparison"), What::HeldBack(order))
+            }
+            Input::Progress(outcome) => (self.ended(&outcome), What::Outcome(outcome)),
+        };
+        Some(Entry { at, why, what })
+    }
+
+    fn decision(&self, decision: Decision) -> Option<Entry> {
+        let tick = self.last.as_ref()?;
+        let domain = tick.domain(decision.extent.domain)?;
+        Some(Entry {
+            at: decision.now,
+            why: policy::explain(domain, &decision, &tick.nodes),
+            what: What::Decision {
+                decision: Box::new(decision),
+                domain: Box::new(domain.clone()),
+                nodes: tick.nodes.clone(),
+            },
+        })
+    }
+
+    fn sentence(&self, order: &Order, fate: &str) -> String {
+        let (who, to) = (self.name(order.target), self.node(order.to));
+        format!(
+            "{who}: the move of {} pages to node {to} {fate} (order {}).",
+            order.pages, order.seq
+        )
+    }
+
+    fn ended(&self, outcome: &Outcome) -> String {
+        let (who, to) = (self.name(outcome.target), self.node(outcome.to));
+        format!(
+            "{who}: the move to node {to} has ended ({}, order {}). {} of {} pages arrived in {:.3} s.",
+            outcome.end.name(),
+            outcome.seq,
+            outcome.moved(),
+            outcome.asked,
+            outcome.duration as f64 / 1e9
+        )
+    }
+
+    fn name(&self, id: PidRef) -> String {
+        let domain = self.last.as_ref().and_then(|tick| tick.domain(id));
+        let comm = domain
+            .map_or_else(|| "process".to_owned(), |domain| crate::procfs::printable(&domain.comm));
+        format!("{comm} ({})", id.pid)
+    }
+
+    fn node(&self, node: crate::model::Node) -> String {
+        let known = self.last.as_ref().and_then(|tick| tick.nodes.get(node));
+        known.map_or_else(|| format!("position {}", node.0), |obs| obs.id.to_string())
+    }
+}
+
+fn began(at: Nanos, settings: Settings) -> Entry {
+    let why = format!("migrate-ctl {} wrote this in mode {}.", settings.version, settings.mode);
+    Entry { at, why, what: What::Settings(settings) }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:12.3}] {}", self.at as f64 / 1e9, self.why)
+    }
+}
