@@ -4,6 +4,8 @@
 //! a process's own, so that the test runs itself once more below a shell that
 //! sets it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
+
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::Command;
