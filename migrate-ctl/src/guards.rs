@@ -97,11 +97,12 @@ pub(crate) fn lasts(reason: Reason) -> bool {
 impl Budget {
     pub(crate) fn of(table: &Table, config: &Config) -> Self {
         let kept = config.policy.reserve as f64;
+        let arriving = table.arriving();
         let room = NodeVec::from_fn(table.nodes.len(), |n| {
             let node = &table.nodes[n];
             let without = if is_on(config, PAGE_CACHE) { 0 } else { node.inactive_file / 2 };
             let room = node.room().saturating_sub(without);
-            room as f64 - kept - table.arriving(n) as f64
+            room as f64 - kept - arriving[n] as f64
         });
         Self { tokens: table.tokens(), room }
     }

@@ -77,6 +77,10 @@ impl<T> NodeVec<T> {
     pub fn get(&self, node: Node) -> Option<&T> {
         self.0.get(usize::from(node.0))
     }
+
+    pub fn get_mut(&mut self, node: Node) -> Option<&mut T> {
+        self.0.get_mut(usize::from(node.0))
+    }
 }
 
 /// All positions of a machine with so many nodes.

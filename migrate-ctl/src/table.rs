@@ -20,7 +20,7 @@ use crate::model::{
     NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
 };
 use crate::policy;
-use crate::policy::cost::Costs;
+use crate::policy::cost::{Costs, Distances};
 use crate::policy::home::Home;
 use crate::policy::pace::Pace;
 use crate::policy::prices::{self, Prices};
@@ -42,6 +42,9 @@ pub struct Table {
     pub(crate) rows: BTreeMap<ExtentId, Row>,
     /// As seen in the last tick.
     pub(crate) nodes: NodeVec<NodeObs>,
+    /// Between those nodes; made anew in each tick.
+    #[serde(skip)]
+    distances: Distances,
     pub(crate) now: Nanos,
     dt: Nanos,
     /// Pages that may still be moved now; none before the first tick.
@@ -209,6 +212,7 @@ impl Table {
             self.rows.clear();
         }
         self.nodes.clone_from(&tick.nodes);
+        self.distances = Distances::of(&tick.nodes);
         self.now = tick.now;
         self.dt = tick.dt;
         self.busy = tick.busy;
@@ -254,7 +258,7 @@ impl Table {
         let boundness = row.pace.boundness().unwrap_or(domain.boundness);
         row.boundness = Some(boundness.source);
         let pricing = (&self.prices, &config.policy);
-        row.placed = row.costs.measure(domain, extent, boundness, &self.nodes, pricing);
+        row.placed = row.costs.measure(domain, extent, boundness, &self.distances, pricing);
         if !row.placed {
             return;
         }
@@ -454,13 +458,15 @@ impl Table {
         self.dt
     }
 
-    /// Pages that orders under way still bring to this node.
-    pub(crate) fn arriving(&self, node: Node) -> Pages {
-        let orders = self.rows.values().filter_map(|row| row.moving.as_ref());
-        orders
-            .filter(|(order, _)| order.to == node)
-            .map(|(order, _)| order.at_most)
-            .fold(0, Pages::saturating_add)
+    /// Pages that orders under way still bring to each node.
+    pub(crate) fn arriving(&self) -> NodeVec<Pages> {
+        let mut arriving = NodeVec::filled(self.nodes.len(), 0);
+        for (order, _) in self.rows.values().filter_map(|row| row.moving.as_ref()) {
+            if let Some(pages) = arriving.get_mut(order.to) {
+                *pages = order.at_most.saturating_add(*pages);
+            }
+        }
+        arriving
     }
 }
 

@@ -52,6 +52,15 @@ pub(crate) struct Interval {
     pub(crate) high: f64,
 }
 
+/// Latency of each node's memory ÷ local latency, fit to reckon with: nested vectors of estimates
+/// would be walked for each process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Distances {
+    nodes: usize,
+    /// By the CPU's node, then by the memory's.
+    ratios: Vec<Interval>,
+}
+
 impl Costs {
     /// The number of nodes, which is also the state `as placed`.
     pub(crate) fn placed(&self) -> usize {
@@ -76,15 +85,14 @@ impl Costs {
         domain: &DomainObs,
         extent: &ExtentObs,
         boundness: Est,
-        nodes: &NodeVec<NodeObs>,
+        distances: &Distances,
         pricing: (&Prices, &PolicyConfig),
     ) -> bool {
         let pages = &extent.pages;
-        let count = nodes.len();
+        let count = distances.nodes;
         self.cpu.clear();
-        self.cpu.extend(
-            (0..count).map(|n| domain.cpu.values().nth(n).map_or(0.0, |&t| t as f64 / 1e9)),
-        );
+        self.cpu.extend(domain.cpu.values().take(count).map(|&t| t as f64 / 1e9));
+        self.cpu.resize(count, 0.0);
         self.pages.clear();
         self.pages.extend(pages.values().take(count).map(|est| sane(est.mid)));
         self.pages.resize(count, 0.0);
@@ -97,7 +105,7 @@ impl Costs {
         let known = count > 0 && pages.len() == count;
         let total: f64 = self.pages.iter().sum();
         if known && total > 0.0 {
-            self.set_losses(total, nodes, boundness);
+            self.set_losses(total, distances, boundness);
             self.set_remote(total, pages);
         }
         known
@@ -171,37 +179,28 @@ impl Costs {
         self.whole_price = price(total, per_page);
     }
 
-    fn set_losses(&mut self, total: f64, nodes: &NodeVec<NodeObs>, boundness: Est) {
-        let placed = nodes.len();
+    fn set_losses(&mut self, total: f64, distances: &Distances, boundness: Est) {
         let bound = bound(boundness);
         let all: f64 = self.cpu.iter().sum();
         let share = |cpu: f64, bound: f64, slowness: f64| {
             cpu / all * (1.0 - 1.0 / stretch(bound, slowness))
         };
         self.slowness = 0.0;
-        for (n, node) in nodes.iter() {
-            let on = usize::from(n.0);
-            let cpu = self.cpu[on];
-            if cpu <= 0.0 {
-                continue;
-            }
-            let mean = |of: fn(Est) -> f32| {
-                let on = |k: usize| self.pages[k] / total * ratio(node, k, of);
-                (0..placed).map(on).sum::<f64>()
-            };
-            let as_placed = mean(|est| est.low);
+        let Some((loss_as_placed, losses)) = self.loss.split_last_mut() else { return };
+        for (on, &cpu) in self.cpu.iter().enumerate().filter(|&(_, &cpu)| cpu > 0.0) {
+            let ratios = distances.from(on);
+            let as_placed = mean(ratios, &self.pages, total);
             // The time that the same work would have waited for local memory.
-            let waits = cpu / stretch(bound, as_placed) * bound;
-            for k in 0..placed {
-                self.loss[k] += waits * (slowness(node, k) - 1.0);
+            let waits = cpu / stretch(bound, as_placed.low) * bound;
+            for (loss, ratio) in losses.iter_mut().zip(ratios) {
+                *loss += waits * (ratio.low - 1.0);
             }
-            self.loss[placed] += waits * (as_placed - 1.0);
-            let (slowness, slowest) = (mean(|est| est.mid), mean(|est| est.high));
-            self.slowness += cpu / all * slowness;
+            *loss_as_placed += waits * (as_placed.low - 1.0);
+            self.slowness += cpu / all * as_placed.mid;
             let lost = &mut self.lost_share;
-            lost.low += share(cpu, bound, as_placed);
-            lost.mid += share(cpu, sane(boundness.mid).min(1.0), slowness);
-            lost.high += share(cpu, sane(boundness.high).min(1.0), slowest);
+            lost.low += share(cpu, bound, as_placed.low);
+            lost.mid += share(cpu, sane(boundness.mid).min(1.0), as_placed.mid);
+            lost.high += share(cpu, sane(boundness.high).min(1.0), as_placed.high);
         }
     }
 
@@ -214,7 +213,8 @@ impl Costs {
         }
         let away = |on: f64| (1.0 - on / total).clamp(0.0, 1.0);
         let (mut low, mut mid, mut high, mut square) = (0.0, 0.0, 0.0, 0.0);
-        for (cpu, est) in self.cpu.iter().zip(pages.values()) {
+        let ran = self.cpu.iter().zip(pages.values()).filter(|&(&cpu, _)| cpu > 0.0);
+        for (cpu, est) in ran {
             let (share, remote) = (cpu / all, away(sane(est.mid)));
             mid += share * remote;
             square += share * remote * remote;
@@ -236,6 +236,37 @@ impl Costs {
     pub(crate) fn remote_share(&self) -> f64 {
         self.remote.map_or(0.0, |remote| f64::from(remote.mid))
     }
+}
+
+impl Distances {
+    pub(crate) fn of(nodes: &NodeVec<NodeObs>) -> Self {
+        let count = nodes.len();
+        let from = |node| {
+            (0..count).map(move |to| Interval {
+                low: ratio(node, to, |est| est.low),
+                mid: ratio(node, to, |est| est.mid),
+                high: ratio(node, to, |est| est.high),
+            })
+        };
+        Self { nodes: count, ratios: nodes.values().flat_map(from).collect() }
+    }
+
+    /// To each node's memory from the CPUs of this one.
+    fn from(&self, node: usize) -> &[Interval] {
+        &self.ratios[node * self.nodes..][..self.nodes]
+    }
+}
+
+/// Over the pages, `total` of them.
+fn mean(ratios: &[Interval], pages: &[f64], total: f64) -> Interval {
+    let mut mean = Interval::default();
+    for (ratio, on) in ratios.iter().zip(pages) {
+        let share = on / total;
+        mean.low += share * ratio.low;
+        mean.mid += share * ratio.mid;
+        mean.high += share * ratio.high;
+    }
+    mean
 }
 
 /// Share of the time on local memory that waits for memory, at its low end.

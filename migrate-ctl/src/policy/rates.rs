@@ -27,6 +27,8 @@ pub(crate) struct Rates {
     loss: Vec<f64>,
     /// CPU seconds per second.
     load: f64,
+    /// The load over both stretches if they agree, else that of the last one.
+    steady_load: f64,
     /// The load before the last change, and how many seconds it was seen.
     earlier: (f64, f64),
     /// Share of the CPU time by node.
@@ -42,7 +44,7 @@ impl Rates {
     pub(crate) fn step(&mut self, costs: &Costs, seconds: f64) {
         let worked: f64 = costs.cpu.iter().sum();
         if self.changed(costs, worked) {
-            let earlier = (self.steady_load(), (self.earlier.1 + self.elapsed).min(WINDOW));
+            let earlier = (self.steady_load, (self.earlier.1 + self.elapsed).min(WINDOW));
             *self = Self { earlier, ..Self::default() };
         }
         let states = costs.loss.len();
@@ -61,6 +63,7 @@ impl Rates {
         let kept = if self.elapsed > WINDOW { 1.0 - fresh } else { 1.0 };
         self.worked = self.worked * kept + worked;
         let weight = if self.worked > 0.0 { worked / self.worked } else { 0.0 };
+        self.steady_load = self.steadied();
         blend(&mut self.cpu, &costs.cpu, weight);
         blend(&mut self.pages, &costs.pages, fresh);
         let least = costs.loss.iter().copied().fold(f64::INFINITY, f64::min);
@@ -71,7 +74,7 @@ impl Rates {
 
     /// Lost per second in this state, as far as is known.
     pub(crate) fn rate(&self, state: usize) -> Option<f64> {
-        let steadied = if self.load > 0.0 { self.steady_load() / self.load } else { 1.0 };
+        let steadied = if self.load > 0.0 { self.steady_load / self.load } else { 1.0 };
         self.loss.get(state).map(|rate| rate * steadied)
     }
 
@@ -80,8 +83,12 @@ impl Rates {
         self.rate(self.loss.len().checked_sub(1)?)
     }
 
-    /// CPU seconds a second: the load over both stretches if they agree, else over the last one.
+    /// CPU seconds a second.
     pub(crate) fn steady_load(&self) -> f64 {
+        self.steady_load
+    }
+
+    fn steadied(&self) -> f64 {
         let (earlier, seconds) = self.earlier;
         // The error of so many samples, twice, and what a steady load wavers anyway.
         let noise = 2.0 / (self.worked * SAMPLES_PER_SECOND).max(1.0).sqrt() + 0.1;
