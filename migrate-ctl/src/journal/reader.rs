@@ -88,10 +88,11 @@ impl Reader {
                 self.records += 1;
                 return Ok(Some(fact));
             }
-            if self.packed.is_empty() && self.fill()? == 0 {
-                return Ok(None);
+            // The unpacker may have taken the whole file and not given all of it yet.
+            let at_end = self.packed.is_empty() && self.fill()? == 0;
+            if !self.unpack()? {
+                return if at_end { Ok(None) } else { Err(self.damaged("its stream is broken")) };
             }
-            self.unpack()?;
         }
     }
 
@@ -103,7 +104,8 @@ impl Reader {
         Ok(read)
     }
 
-    fn unpack(&mut self) -> Result<(), JournalError> {
+    /// Says whether there was any progress. A stream that is not ours may end in the middle.
+    fn unpack(&mut self) -> Result<bool, JournalError> {
         self.plain.reserve(CHUNK);
         let (before, plain) = (self.stream.total_in(), self.plain.len());
         let status =
@@ -111,11 +113,10 @@ impl Reader {
         // What was taken is at most what was given.
         let taken = usize::try_from(self.stream.total_in() - before).unwrap_or(self.packed.len());
         self.packed.drain(..taken);
-        // A stream that is not ours may end in the middle.
-        if status.is_err() || (taken == 0 && self.plain.len() == plain) {
+        if status.is_err() {
             return Err(self.damaged("its stream is broken"));
         }
-        Ok(())
+        Ok(taken > 0 || self.plain.len() > plain)
     }
 
     fn damaged(&self, why: &'static str) -> JournalError {
