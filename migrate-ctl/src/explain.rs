@@ -13,7 +13,7 @@ use crate::config::{Config, Mode};
 use crate::model::{
     Decision, DomainObs, Est, Forecast, Nanos, NodeObs, NodeVec, PidRef, Rule, Tick, Verdict,
 };
-use crate::policy;
+use crate::policy::words;
 use crate::procfs::{Process, printable};
 
 mod alone;
@@ -140,7 +140,7 @@ fn includes(config: &Config, process: &Process) -> bool {
 }
 
 fn sentence(last: &Sighting, state: State, now: Nanos, nodes: &NodeVec<NodeObs>) -> String {
-    let decided = policy::explain(&last.domain, &last.decision, nodes);
+    let decided = words::explain(&last.domain, &last.decision, nodes);
     if state == State::Running {
         return decided;
     }

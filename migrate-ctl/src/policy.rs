@@ -1,6 +1,6 @@
 //! When memory should follow its CPU: one decision for each extent that ran in this tick.
 //!
-//! Owns the choice of the place and its explanation. The bounds on what we pay
+//! Owns the choice of the place; `words` explains it. The bounds on what we pay
 //! are the work function's (`work`); `guards` may only say no. Pure: the same
 //! table and settings give the same decisions.
 
@@ -13,14 +13,14 @@ pub(crate) mod home;
 pub(crate) mod moments;
 pub(crate) mod pace;
 pub mod prices;
+pub mod words;
 
 use crate::config::Config;
 use crate::guards::{self, Budget, Wish};
 use crate::model::{
-    Decision, DomainObs, Est, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason,
-    Rule, Source, Verdict, each_node,
+    Decision, Est, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason, Rule, Source,
+    Verdict, each_node,
 };
-use crate::procfs::printable;
 use crate::table::{Row, Table, secs};
 
 /// A gain below this, in seconds a second, is none: it would pay for 100 pages in a quarter
@@ -268,103 +268,6 @@ fn forecast(
 fn interval(low: f64, [mid, high]: [f64; 2], source: Source) -> Est {
     let mid = mid.max(low);
     Est { low: low as f32, mid: mid as f32, high: high.max(mid) as f32, source }
-}
-
-/// One or two plain sentences on a decision.
-pub fn explain(domain: &DomainObs, decision: &Decision, nodes: &NodeVec<NodeObs>) -> String {
-    let forecast = &decision.forecast;
-    let who = format!("{} ({})", printable(&domain.comm), domain.id.pid);
-    let Some(best) = forecast.best else {
-        return if decision.reason == Reason::NoPlacement {
-            format!(
-                "{who}: where its memory is could not be sampled; it is left alone until that works."
-            )
-        } else if decision.reason == Reason::Excluded {
-            format!("{who}: the user excluded it.")
-        } else {
-            format!(
-                "{who}: {:.0} % of its CPU time x placement crosses nodes, and no node would be better.",
-                percent(forecast)
-            )
-        };
-    };
-    let pages = pages_off(domain, decision.extent, best);
-    let to =
-        nodes.get(best).map_or_else(|| format!("position {}", best.0), |node| node.id.to_string());
-    format!(
-        "{who}: {:.0} % of its CPU time x placement crosses nodes, which loses {:.3} s a second and \
-         has lost {:.2} s. Moving {pages} pages to node {to} would cost {:.2} s; {}.",
-        percent(forecast),
-        forecast.loss_rate.low,
-        forecast.lost,
-        forecast.price.mid,
-        outlook(decision)
-    )
-}
-
-fn percent(forecast: &Forecast) -> f32 {
-    forecast.remote.map_or(0.0, |remote| remote.mid * 100.0)
-}
-
-/// What happens next, or what would have to change.
-fn outlook(decision: &Decision) -> String {
-    let wait = decision.forecast.move_in;
-    match decision.reason {
-        Reason::Pays => "staying has lost enough: it moves now".to_owned(),
-        Reason::Settled => "that gains too little".to_owned(),
-        Reason::NotYet => match wait {
-            Some(wait) => format!("it moves in {wait:.0} s if things stay as they are"),
-            None => "it stays unless staying begins to lose more".to_owned(),
-        },
-        Reason::NoPlacement => "but where its memory is could not be sampled".to_owned(),
-        Reason::Mempolicy => {
-            "but its owner set a memory policy, so the placement is deliberate (mempolicy)".to_owned()
-        }
-        Reason::MempolicyUnknown => {
-            "but whether its owner set a memory policy is not known yet; it is read next (mempolicy_unknown)".to_owned()
-        }
-        Reason::Cpuset => "but its cpuset.mems forbids that node (cpuset)".to_owned(),
-        Reason::NoRoom => {
-            "but the node is too full above its high watermark; free memory there (no_room)".to_owned()
-        }
-        Reason::RateLimit => "but the budget of pages is spent; it waits for more (rate_limit)".to_owned(),
-        Reason::TooLarge => {
-            "but that is more than one direct move may hold up, or than the budget holds (too_large)"
-                .to_owned()
-        }
-        Reason::CoolDown => format!(
-            "but its last move failed or did not help; it is tried again in {:.0} s (cool_down)",
-            wait.unwrap_or(0.0)
-        ),
-        Reason::Excluded => "but the user excluded it (excluded)".to_owned(),
-        Reason::Moving => "but a move of it is under way or just being checked (moving)".to_owned(),
-        other @ (Reason::Spread
-        | Reason::Shared
-        | Reason::Young
-        | Reason::Growing
-        | Reason::Swapping
-        | Reason::Unmovable
-        | Reason::TooSmall
-        | Reason::SlowNode
-        | Reason::Reclaiming
-        | Reason::OtherMover
-        | Reason::Concurrency
-        | Reason::Hurt
-        | Reason::HeldBack) => format!("but it stays ({})", other.name()),
-    }
-}
-
-fn pages_off(domain: &DomainObs, extent: ExtentId, node: Node) -> Pages {
-    let Some(extent) = domain.extents.iter().find(|obs| obs.id == extent) else { return 0 };
-    let off =
-        extent.pages.iter().filter(|(n, _)| *n != node).map(|(_, est)| f64::from(est.mid).max(0.0));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a float cast saturates, and no number becomes 0"
-    )]
-    let pages = off.sum::<f64>().round() as Pages;
-    pages
 }
 
 #[cfg(test)]

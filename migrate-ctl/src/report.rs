@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use crate::model::{Decision, DomainObs, Est, NodeObs, NodeVec, Source, Verdict};
-use crate::policy;
+use crate::policy::words;
 
 /// Below this loss, in seconds per second of all processes together, NUMA does not matter.
 const MATTERS: f32 = 0.01;
@@ -63,7 +63,7 @@ pub fn summary(seen: &Seen<'_>) -> String {
         );
     }
     for (domain, decision) in losers.iter().take(3) {
-        push(&mut text, format_args!("  {}", policy::explain(domain, decision, seen.nodes)));
+        push(&mut text, format_args!("  {}", words::explain(domain, decision, seen.nodes)));
     }
     push(&mut text, format_args!("{}", conclusion(seen)));
     text

@@ -74,7 +74,7 @@ fn one_that_ran_is_explained_by_what_its_last_decision_saw() {
     let last = said.last.as_ref().expect("it ran");
     assert_eq!((last.now, &last.domain), (tick.now, &tick.domains[1]));
     assert_eq!(last.decision, decisions[1]);
-    assert_eq!(said.why, policy::explain(&tick.domains[1], &decisions[1], &tick.nodes));
+    assert_eq!(said.why, words::explain(&tick.domains[1], &decisions[1], &tick.nodes));
     assert_eq!((&said.nodes, &said.config), (&tick.nodes, &watcher.scene.config));
 }
 

@@ -8,7 +8,7 @@ use crate::journal::{Fact, Settings};
 use crate::model::{
     Decision, DomainObs, Input, Nanos, NodeObs, NodeVec, Order, Outcome, PidRef, Tick,
 };
-use crate::policy;
+use crate::policy::words;
 
 /// Something that happened, and when: nanoseconds since the machine started.
 #[derive(Clone, Debug, Serialize)]
@@ -92,7 +92,7 @@ impl View {
         let domain = tick.domain(decision.extent.domain)?;
         Some(Entry {
             at: decision.now,
-            why: policy::explain(domain, &decision, &tick.nodes),
+            why: words::explain(domain, &decision, &tick.nodes),
             what: What::Decision {
                 decision: Box::new(decision),
                 domain: Box::new(domain.clone()),
