@@ -64,8 +64,12 @@ pub struct PolicyConfig {
     pub burst: Pages,
     /// The most that one direct move may hold up.
     pub largest_move: Pages,
+    /// Orders that may be under way at once.
+    pub concurrent_moves: usize,
     /// Kept free on the target beyond its high watermark.
     pub reserve: Pages,
+    /// A process of less than this age is left alone.
+    pub young_seconds: f64,
     /// A memory policy that was read so long ago no longer counts.
     pub mempolicy_fresh_seconds: f64,
     /// First cool-down after a move that failed or did not help; it doubles.
@@ -133,8 +137,14 @@ impl Default for PolicyConfig {
             // 4 GiB: by our price four seconds lost. On 6.1 the target can neither map nor unmap
             // memory as long as the call lasts.
             largest_move: 1 << 20,
+            // They are carried out one after the other, and an order is true for two ticks only:
+            // with more of them the last wait in vain.
+            concurrent_moves: 4,
             // 64 MiB.
             reserve: 16_384,
+            // Most processes end within their first second (Harchol-Balter and Downey, SIGMETRICS
+            // 1996), and those that go on have then placed by first touch what they need at once.
+            young_seconds: 1.0,
             // One may be set at any moment, so it is read again just before a move.
             mempolicy_fresh_seconds: 5.0,
             cool_down_seconds: 60.0,

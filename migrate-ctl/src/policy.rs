@@ -16,75 +16,97 @@ pub mod prices;
 pub mod words;
 
 use crate::config::Config;
-use crate::guards::{self, Budget, Wish};
+use crate::guards::how_much::Budget;
+use crate::guards::{self, Wish};
 use crate::model::{
-    Decision, Est, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Pages, Reason, Rule, Source,
+    Decision, Est, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Reason, Rule, Source,
     Verdict, each_node,
 };
 use crate::table::{Row, Table, secs};
 
 /// A gain below this, in seconds a second, is none: it would pay for 100 pages in a quarter
 /// of a minute at best, and no estimate of ours is that good.
-const WORTHWHILE: f64 = 1e-4;
+pub(crate) const WORTHWHILE: f64 = 1e-4;
 
 /// An order that has waited for so many ticks is decided anew.
 const ORDER_TICKS: u64 = 2;
 
-/// Decides about everything that ran in the last tick, by extent.
+/// Decides about everything that ran in the last tick, by extent. Moves that are due in the same
+/// tick share room and budget: who gains most in a second is served first.
 pub fn decide(table: &Table, config: &Config) -> Vec<Decision> {
     let mut budget = Budget::of(table, config);
-    let numbered = (table.seq..).zip(table.active());
-    numbered.map(|(seq, (id, row))| decide_one(seq, *id, row, table, config, &mut budget)).collect()
+    let mut due: Vec<Due<'_>> = Vec::new();
+    let mut decisions = Vec::new();
+    for (seq, (&id, row)) in (table.seq..).zip(table.active()) {
+        let ahead = ahead(table, row, config);
+        let wish = wish(id, row, ahead.best.or_else(|| forbidden(table, row, config)));
+        if let (Some(to), true) = (ahead.best, ahead.due()) {
+            due.push(Due { index: decisions.len(), wish, to, gain: gain(row, to) });
+        }
+        decisions.push(stay(seq, &wish, &ahead, table, config, &budget));
+    }
+    due.sort_by(|a, b| b.gain.total_cmp(&a.gain).then(a.index.cmp(&b.index)));
+    for due in due {
+        due.serve(&mut decisions[due.index], table, config, &mut budget);
+    }
+    decisions
 }
 
-fn decide_one(
+/// A move whose time has come.
+struct Due<'a> {
+    /// Of its decision.
+    index: usize,
+    wish: Wish<'a>,
+    to: Node,
+    /// Seconds a second.
+    gain: f64,
+}
+
+impl Due<'_> {
+    fn serve(&self, decision: &mut Decision, table: &Table, config: &Config, budget: &mut Budget) {
+        let Self { wish, to, .. } = self;
+        if let Some(reason) = guards::against(wish, table, config, budget) {
+            decision.reason = reason;
+            decision.forecast.move_in =
+                short(guards::move_in(reason, wish, table, config, Some(0.0)));
+            return;
+        }
+        let order = order(decision, table, wish, *to);
+        let share = table.feedback.hold_back(config.policy.hold_back);
+        (decision.verdict, decision.reason) = if wish.row.draws(wish.id.domain, share) {
+            (Verdict::HoldBack(order), Reason::HeldBack)
+        } else {
+            budget.spend(*to, wish.at_most);
+            (Verdict::Move(order), Reason::Pays)
+        };
+    }
+}
+
+/// A move that is not due, or not yet looked at.
+fn stay(
     seq: u64,
-    id: ExtentId,
-    row: &Row,
+    wish: &Wish<'_>,
+    ahead: &Ahead,
     table: &Table,
     config: &Config,
-    budget: &mut Budget,
+    budget: &Budget,
 ) -> Decision {
-    let ahead = ahead(table, row, config);
-    let best = ahead.best.or_else(|| forbidden(table, row, config));
-    let pages = best.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
-    let wish = wish(id, row, best);
-    let mut forecast = forecast(row, best, &ahead, table, config);
-    let (verdict, reason) = if let (Some(to), true) = (ahead.best, ahead.due()) {
-        match guards::against(&wish, table, config, budget) {
-            Some(reason) => (Verdict::Stay, reason),
-            None => {
-                let order = order(seq, table, &wish, to, pages, &forecast);
-                if row.draws(id.domain, table.feedback.hold_back(config.policy.hold_back)) {
-                    (Verdict::HoldBack(order), Reason::HeldBack)
-                } else {
-                    budget.spend(to, wish.at_most);
-                    (Verdict::Move(order), Reason::Pays)
-                }
-            }
-        }
-    } else if best.is_some() || !row.placed {
-        let lasting = guards::for_good(&wish, table, config, budget);
-        (
-            Verdict::Stay,
-            lasting.unwrap_or(if row.placed { Reason::NotYet } else { Reason::NoPlacement }),
-        )
+    let placed = wish.row.placed;
+    let reason = if placed && wish.to.is_none() {
+        guards::without_target(wish, table, config, budget).unwrap_or(Reason::Settled)
     } else {
-        (Verdict::Stay, Reason::Settled)
+        let otherwise = if placed { Reason::NotYet } else { Reason::NoPlacement };
+        guards::for_good(wish, table, config, budget).unwrap_or(otherwise)
     };
-    // Room comes when others let go of it, and nobody knows when.
-    if guards::lasts(reason) || reason == Reason::NoRoom {
-        forecast.move_in = None;
-    } else if reason == Reason::CoolDown {
-        forecast.move_in = forecast.move_in.map(|wait| wait.max(row.cooling(table.now)));
-    }
-    Decision { seq, now: table.now, extent: id, verdict, reason, forecast }
+    let mut forecast = forecast(wish.row, wish.to, ahead, table, config);
+    forecast.move_in = short(guards::move_in(reason, wish, table, config, ahead.wait));
+    Decision { seq, now: table.now, extent: wish.id, verdict: Verdict::Stay, reason, forecast }
 }
 
 /// A move to this node, with the most that it may bring.
 fn wish(id: ExtentId, row: &Row, to: Option<Node>) -> Wish<'_> {
     let pages = to.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
-    Wish { id, row, to, at_most: pages.saturating_add(row.alongside) }
+    Wish { id, row, to, pages, at_most: pages.saturating_add(row.alongside) }
 }
 
 /// Whether all that is missing for a move, now or soon, is to know of no memory policy.
@@ -177,11 +199,11 @@ fn in_ticks(wait: f64, table: &Table) -> f64 {
     if tick > 0.0 { ((wait.max(0.0) / tick).floor() + 1.0) * tick } else { wait.max(0.0) }
 }
 
-/// The node that would gain most, were it not for the cpuset.
+/// The node that would gain most, were it not for the cpuset or its lack of CPUs.
 fn forbidden(table: &Table, row: &Row, config: &Config) -> Option<Node> {
     let closed = each_node(table.nodes.len()).filter(|&node| {
         let obs = &table.nodes[node];
-        obs.has_cpus && obs.has_memory && !is_open(row, node, obs, config)
+        obs.has_memory && !is_open(row, node, obs, config)
     });
     closed
         .filter(|&node| gain(row, node) > WORTHWHILE)
@@ -191,7 +213,8 @@ fn forbidden(table: &Table, row: &Row, config: &Config) -> Option<Node> {
 /// Whether memory of this extent may go there at all.
 pub(crate) fn is_open(row: &Row, node: Node, obs: &NodeObs, config: &Config) -> bool {
     let allowed = row.allowed.get(node) == Some(&true) || !guards::on(config, Reason::Cpuset);
-    obs.has_cpus && obs.has_memory && allowed
+    let fast = obs.has_cpus || !guards::on(config, Reason::SlowNode);
+    obs.has_memory && allowed && fast
 }
 
 /// Seconds that the application would lose less per second with its memory there.
@@ -207,29 +230,13 @@ fn gamma(config: &Config) -> f64 {
     if gamma.is_nan() { 1.0 } else { gamma.clamp(0.0, 1.0) }
 }
 
-fn order(
-    seq: u64,
-    table: &Table,
-    wish: &Wish<'_>,
-    to: Node,
-    pages: Pages,
-    forecast: &Forecast,
-) -> Order {
+fn order(decision: &Decision, table: &Table, wish: &Wish<'_>, to: Node) -> Order {
     let there = &wish.row.costs.pages;
     let from = NodeVec::from_fn(there.len(), |n| n != to && there[usize::from(n.0)] > 0.0);
     let until = table.now.saturating_add(table.dt().saturating_mul(ORDER_TICKS));
-    let Forecast { saves, price, .. } = *forecast;
-    Order {
-        seq,
-        target: wish.id.domain,
-        from,
-        to,
-        pages,
-        at_most: wish.at_most,
-        until,
-        saves,
-        price,
-    }
+    let Wish { id, pages, at_most, .. } = *wish;
+    let Forecast { saves, price, .. } = decision.forecast;
+    Order { seq: decision.seq, target: id.domain, from, to, pages, at_most, until, saves, price }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
@@ -256,11 +263,16 @@ fn forecast(
         price: best.map_or(Est::NOTHING, |to| row.costs.price_to(to, pricing)),
         saves: interval(share(gain), [lost.mid * part, lost.high * part], source),
         break_even: (gain > WORTHWHILE).then_some((price / gain) as f32),
-        move_in: ahead.wait.map(|wait| wait as f32),
+        move_in: short(ahead.wait),
         rule: ahead.rule,
         paid: row.paid,
         optimum: row.work.optimum(),
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a wait has no more digits than f32")]
+fn short(wait: Option<f64>) -> Option<f32> {
+    wait.map(|wait| wait as f32)
 }
 
 /// From the low end, which decides, to the others, which are never below it.

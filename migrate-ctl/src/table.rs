@@ -8,13 +8,14 @@ pub mod feedback;
 pub mod learned;
 pub mod trial;
 pub(crate) mod classes;
+pub(crate) mod signs;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Forecasting, PolicyConfig};
-use crate::guards::Budget;
+use crate::guards::how_much::Budget;
 use crate::model::{
     Class, DomainObs, End, Est, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask,
     NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
@@ -30,6 +31,7 @@ use crate::policy::work::Work;
 use check::Check;
 use classes::{ClassId, Classes};
 use feedback::Feedback;
+use signs::{Reclaim, Signs};
 use trial::{Score, Trial};
 
 /// A move this near, in seconds, is worth walking the page table for the memory policy.
@@ -45,6 +47,7 @@ pub struct Table {
     /// Between those nodes; made anew in each tick.
     #[serde(skip)]
     distances: Distances,
+    pub(crate) reclaim: Reclaim,
     pub(crate) now: Nanos,
     dt: Nanos,
     /// Pages that may still be moved now; none before the first tick.
@@ -109,6 +112,7 @@ pub(crate) struct Row {
     pub(crate) rates: Rates,
     /// Where the task is, and since when.
     pub(crate) home: Home,
+    pub(crate) signs: Signs,
     /// How long the forecast waits from the beginning of a residence on, in seconds.
     pub(crate) wait: f64,
     /// Lost so far by staying and by our moves, in seconds, as modelled.
@@ -217,6 +221,7 @@ impl Table {
         self.dt = tick.dt;
         self.busy = tick.busy;
         self.prices.resize(tick.nodes.len());
+        self.reclaim.step(&tick.nodes, tick.now);
         let burst = config.policy.burst as f64;
         let grown = secs(tick.dt) * config.policy.pages_per_second as f64;
         self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
@@ -246,6 +251,7 @@ impl Table {
         }
         row.allowed.clone_from(&extent.allowed);
         row.alongside = extent.alongside;
+        row.signs.step(domain, extent, now, seconds);
         if extent.mempolicy != Mempolicy::Unknown {
             row.mempolicy = Some((now, extent.mempolicy));
         }
@@ -386,9 +392,8 @@ impl Row {
     }
 
     /// Seconds.
-    #[expect(clippy::cast_possible_truncation, reason = "no more digits are shown")]
-    pub(crate) fn cooling(&self, now: Nanos) -> f32 {
-        secs(self.cool_until.saturating_sub(now)) as f32
+    pub(crate) fn cooling(&self, now: Nanos) -> f64 {
+        secs(self.cool_until.saturating_sub(now))
     }
 
     /// The memory policy as last read. No policy is worth only so much time: one may be set
@@ -435,6 +440,12 @@ impl Row {
         self.trial.as_ref().is_some_and(|trial| trial.held_back)
     }
 
+    /// Seconds until its trial is over.
+    pub(crate) fn watched_for(&self, now: Nanos) -> f64 {
+        let ends = self.trial.as_ref().and_then(|trial| trial.ends());
+        ends.map_or(0.0, |ends| secs(ends.saturating_sub(now)))
+    }
+
     /// Whether a move of it is to be held back now.
     pub(crate) fn draws(&self, id: PidRef, share: f64) -> bool {
         self.compared != Some(self.home.since) && feedback::draws(id, self.home.since, share)
@@ -458,15 +469,9 @@ impl Table {
         self.dt
     }
 
-    /// Pages that orders under way still bring to each node.
-    pub(crate) fn arriving(&self) -> NodeVec<Pages> {
-        let mut arriving = NodeVec::filled(self.nodes.len(), 0);
-        for (order, _) in self.rows.values().filter_map(|row| row.moving.as_ref()) {
-            if let Some(pages) = arriving.get_mut(order.to) {
-                *pages = order.at_most.saturating_add(*pages);
-            }
-        }
-        arriving
+    /// Orders under way.
+    pub(crate) fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.rows.values().filter_map(|row| row.moving.as_ref().map(|(order, _)| order))
     }
 }
 
@@ -485,7 +490,7 @@ fn nanos(seconds: f64) -> Nanos {
 }
 
 /// When a process began. USER_HZ is 100 on every architecture but Alpha and ia64.
-fn started(id: PidRef) -> Nanos {
+pub(crate) fn started(id: PidRef) -> Nanos {
     id.start.saturating_mul(10_000_000)
 }
 

@@ -26,7 +26,6 @@ fn a_proc(nodes: usize) -> impl Strategy<Value = Proc> {
     let pages = prop::collection::vec(number(), 0..nodes + 2);
     let allowed = prop::collection::vec(prop::bool::weighted(0.9), nodes);
     (cpu, pages, allowed, 0..8_u32).prop_map(|(cpu, pages, allowed, policy)| Proc {
-        pid: 0,
         cpu,
         pages,
         mempolicy: match policy {
@@ -34,9 +33,8 @@ fn a_proc(nodes: usize) -> impl Strategy<Value = Proc> {
             1 => Mempolicy::Explicit,
             _ => Mempolicy::Default,
         },
-        alongside: 0,
-        calls: 0,
         allowed,
+        ..Proc::new(0, 0, 0.0, &[0.0])
     })
 }
 
@@ -52,25 +50,30 @@ fn procs() -> impl Strategy<Value = Vec<Proc>> {
 /// Three nodes: some lack memory or CPUs, or are nearly full.
 fn scene() -> impl Strategy<Value = Scene> {
     let node = (prop::bool::weighted(0.8), prop::bool::weighted(0.8), 0..400_000_u64, number());
-    let constants = (number(), number(), any::<bool>());
-    (prop::collection::vec(node, 3), constants).prop_map(|(nodes, (latency, price, odd))| {
-        let mut scene = Scene::new(3);
-        for (obs, (has_cpus, has_memory, free, ratio)) in scene.nodes.values_mut().zip(nodes) {
-            (obs.has_cpus, obs.has_memory, obs.free) = (has_cpus, has_memory, free);
-            if odd {
-                obs.latency.values_mut().for_each(|est| *est = Est::exact(ratio, Source::Firmware));
-                obs.latency
-                    .values_mut()
-                    .take(1)
-                    .for_each(|est| *est = Est::exact(latency, Source::Firmware));
+    let constants = (number(), number(), any::<bool>(), 1..=5_usize);
+    (prop::collection::vec(node, 3), constants).prop_map(
+        |(nodes, (latency, price, odd, at_once))| {
+            let mut scene = Scene::new(3);
+            for (obs, (has_cpus, has_memory, free, ratio)) in scene.nodes.values_mut().zip(nodes) {
+                (obs.has_cpus, obs.has_memory, obs.free) = (has_cpus, has_memory, free);
+                if odd {
+                    obs.latency
+                        .values_mut()
+                        .for_each(|est| *est = Est::exact(ratio, Source::Firmware));
+                    obs.latency
+                        .values_mut()
+                        .take(1)
+                        .for_each(|est| *est = Est::exact(latency, Source::Firmware));
+                }
             }
-        }
-        if odd {
-            scene.config.policy.price_per_page = Est::exact(price, Source::Prior);
-        }
-        scene.config.policy.burst = 300_000;
-        scene
-    })
+            if odd {
+                scene.config.policy.price_per_page = Est::exact(price, Source::Prior);
+            }
+            scene.config.policy.burst = 300_000;
+            scene.config.policy.concurrent_moves = at_once;
+            scene
+        },
+    )
 }
 
 fn run(scene: &mut Scene, procs: &[Proc]) -> Vec<Vec<Decision>> {
@@ -83,7 +86,7 @@ proptest! {
     #[test]
     fn every_move_goes_where_it_may_and_fits(mut scene in scene(), procs in procs()) {
         for decisions in run(&mut scene, &procs) {
-            let (mut spent, mut into) = (0.0, [0.0; 3]);
+            let (mut spent, mut into, mut orders) = (0.0, [0.0; 3], 0);
             for decision in &decisions {
                 let Verdict::Move(order) = &decision.verdict else { continue };
                 let node = scene.nodes.get(order.to).expect("the node exists");
@@ -92,11 +95,13 @@ proptest! {
                 assert!(proc.allowed[usize::from(order.to.0)]);
                 assert_eq!(proc.mempolicy, Mempolicy::Default);
                 assert!(!order.from[order.to]);
+                orders += 1;
                 spent += order.pages as f64;
                 into[usize::from(order.to.0)] += order.pages as f64;
                 assert!(into[usize::from(order.to.0)] <= node.free as f64 - KEPT);
             }
             assert!(spent <= 300_000.0);
+            assert!(orders <= scene.config.policy.concurrent_moves);
         }
     }
 

@@ -103,6 +103,11 @@ impl Rates {
         }
     }
 
+    /// The largest share of the CPU time that one node has, 0 to 1.
+    pub(crate) fn largest_share(&self) -> f64 {
+        self.cpu.iter().copied().fold(0.0, f64::max)
+    }
+
     fn changed(&self, costs: &Costs, worked: f64) -> bool {
         if self.loss.len() != costs.loss.len() {
             return true;

@@ -30,6 +30,10 @@ pub(crate) struct Proc {
     pub(crate) alongside: Pages,
     /// Reads and writes in the tick.
     pub(crate) calls: u64,
+    /// Clock ticks since boot.
+    pub(crate) start: u64,
+    /// What else is seen of it.
+    pub(crate) also: fn(&mut DomainObs),
 }
 
 impl Scene {
@@ -90,11 +94,13 @@ impl Proc {
             allowed,
             alongside: 0,
             calls: 0,
+            start: 1,
+            also: |_| {},
         }
     }
 
     pub(crate) fn id(&self) -> PidRef {
-        PidRef { pid: self.pid, start: 1 }
+        PidRef { pid: self.pid, start: self.start }
     }
 
     pub(crate) fn observe(&self) -> DomainObs {
@@ -113,7 +119,7 @@ impl Proc {
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "test input")]
         let cpu = NodeVec::from_fn(self.cpu.len(), |n| (self.cpu[at(n)] * 1e9) as u64);
-        DomainObs {
+        let mut domain = DomainObs {
             comm: "redis-server".into(),
             cgroup: "/jobs/a".into(),
             cpu,
@@ -121,7 +127,9 @@ impl Proc {
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
             ..DomainObs::idle(self.id(), self.cpu.len())
-        }
+        };
+        (self.also)(&mut domain);
+        domain
     }
 }
 

@@ -72,6 +72,11 @@ impl Trial {
         self.ends = Some(ends);
     }
 
+    /// None while the move is under way.
+    pub(super) fn ends(&self) -> Option<Nanos> {
+        self.ends
+    }
+
     /// The score once the horizon is over, of what was seen since it is watched.
     pub(super) fn over(&self, now: Nanos, remote: f64, pace: &Moments) -> Option<Score> {
         self.ends.filter(|&ends| now >= ends)?;
