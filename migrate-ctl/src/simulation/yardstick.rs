@@ -42,7 +42,7 @@ pub struct Figures {
 /// Ours first, then the plain ones.
 pub fn measure(seed: u64, nodes: usize) -> Vec<Figures> {
     let traces = traces(seed, nodes);
-    let ours = figures("migrate", seed, nodes, &traces, Migrate::new);
+    let ours = figures("migrate", seed, nodes, &traces, Migrate::unguarded);
     let plain = Plain::ALL.map(|plain| figures(plain.name(), seed, nodes, &traces, |_| plain));
     std::iter::once(ours).chain(plain).collect()
 }
