@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use migrate_ctl::journal::reader;
 use migrate_ctl::journal::view::{View, What};
 use migrate_ctl::model::{Decision, Outcome};
+use migrate_ctl::table::trial::Score;
 use rustix::process::Signal;
 
 use crate::sys;
@@ -40,6 +41,7 @@ pub(crate) enum Fact {
     Decision(Decided),
     Ordered { seq: u64, now: u64 },
     Outcome(Outcome),
+    Score(Score),
 }
 
 /// What the lab reads of a decision.
@@ -138,6 +140,7 @@ impl Controller {
                 }
                 What::Ordered(order) => Some(Fact::Ordered { seq: order.seq, now: entry.at }),
                 What::Outcome(outcome) => Some(Fact::Outcome(outcome)),
+                What::Score(score) => Some(Fact::Score(score)),
                 What::Settings(_) | What::HeldBack(_) => None,
             }));
         }
@@ -156,7 +159,7 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Decision(decided) => Some(decided),
-                Fact::Ordered { .. } | Fact::Outcome(_) => None,
+                Fact::Ordered { .. } | Fact::Outcome(_) | Fact::Score(_) => None,
             })
             .filter(|decided| decided.decision.extent.domain.pid == pid)
             .collect())
@@ -170,7 +173,9 @@ impl Controller {
         Ok(facts
             .filter_map(|fact| match fact {
                 Fact::Ordered { seq, now } if about_it(seq) => Some((seq, now)),
-                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => {
+                    None
+                }
             })
             .collect())
     }
@@ -179,7 +184,7 @@ impl Controller {
     pub(crate) fn ordered(&self, wanted: u64) -> Result<Option<u64>> {
         Ok(self.facts()?.into_iter().find_map(|fact| match fact {
             Fact::Ordered { seq, now } if seq == wanted => Some(now),
-            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => None,
         }))
     }
 
@@ -190,10 +195,19 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Outcome(outcome) => Some(outcome),
-                Fact::Ordered { .. } | Fact::Decision(_) => None,
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Score(_) => None,
             })
             .filter(|outcome| outcome.target.pid == pid)
             .collect())
+    }
+
+    /// What was predicted of its moves, and what came.
+    pub(crate) fn scores(&self, pid: u32) -> Result<Vec<Score>> {
+        let scores = self.facts()?.into_iter().filter_map(|fact| match fact {
+            Fact::Score(score) => Some(score),
+            Fact::Outcome(_) | Fact::Ordered { .. } | Fact::Decision(_) => None,
+        });
+        Ok(scores.filter(|score| score.target.pid == pid).collect())
     }
 
     /// Waits for the end of a first move of a process; none where there is none in time.

@@ -1,5 +1,6 @@
 //! All VM tests, by subject.
 
+mod benefit;
 mod control;
 mod counts;
 mod dwell;
@@ -34,6 +35,7 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         machines::TESTS,
         input::TESTS,
         far::TESTS,
+        benefit::TESTS,
         placement::TESTS,
     ];
     let here = [dwell::TESTS].into_iter().filter(move |_| reference);

@@ -301,6 +301,9 @@ impl Controller {
                 "move scored"
             );
             self.ledger.record_score(&score);
+            if let Some(journal) = &mut self.journal {
+                journal.record(sys::boottime(), &Fact::Scored(score));
+            }
         }
         for decision in decisions {
             self.ledger.record_decision(decision);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::model::{Decision, Input, Nanos, Reason};
 use crate::table::Table;
+use crate::table::trial::Score;
 
 /// One record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub enum Fact<'a> {
     Input { at: Nanos, input: Cow<'a, Input> },
     /// What was decided after the tick before it.
     Decided(Decided),
+    /// What was predicted of a move, and what came.
+    Scored(Score),
 }
 
 /// What the controller went by.

@@ -9,6 +9,7 @@ use crate::model::{
     Decision, DomainObs, Input, Nanos, NodeObs, NodeVec, Order, Outcome, PidRef, Tick,
 };
 use crate::policy::words;
+use crate::table::trial::Score;
 
 /// Something that happened, and when: nanoseconds since the machine started.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +36,7 @@ pub enum What {
     /// This order was kept from the mover.
     HeldBack(Order),
     Outcome(Outcome),
+    Score(Score),
 }
 
 impl Entry {
@@ -45,6 +47,7 @@ impl Entry {
             What::Decision { decision, .. } => Some(decision.extent.domain.pid),
             What::Ordered(order) | What::HeldBack(order) => Some(order.target.pid),
             What::Outcome(outcome) => Some(outcome.target.pid),
+            What::Score(score) => Some(score.target.pid),
         }
     }
 }
@@ -64,6 +67,10 @@ impl View {
             Fact::Input { at, input } => self.input(at, input.into_owned()).into_iter().collect(),
             Fact::Decided(decided) => {
                 decided.told.into_iter().filter_map(|decision| self.decision(decision)).collect()
+            }
+            Fact::Scored(score) => {
+                let (at, why) = (self.now(), self.verdict(&score));
+                vec![Entry { at, why, what: What::Score(score) }]
             }
         }
     }
@@ -118,6 +125,28 @@ impl View {
             outcome.moved(),
             outcome.asked,
             outcome.duration as f64 / 1e9
+        )
+    }
+
+    fn verdict(&self, score: &Score) -> String {
+        let Score { predicted, realised, .. } = score;
+        let (who, percent) = (self.name(score.target), |share: f32| share * 100.0);
+        format!(
+            "{who}: {} (order {}). It was predicted to save {:.1} to {:.1} % of the CPU time, and \
+             saved {:.1} % ({:.1} to {:.1}, {}){}.",
+            if score.held_back { "was held back for a while" } else { "the move was watched" },
+            score.seq,
+            percent(predicted.low),
+            percent(predicted.high),
+            percent(realised.mid),
+            percent(realised.low),
+            percent(realised.high),
+            realised.source.name(),
+            match (score.held_back, score.hit()) {
+                (true, _) => "",
+                (false, true) => ": a hit",
+                (false, false) => ": missed",
+            }
         )
     }
 
