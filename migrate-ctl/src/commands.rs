@@ -14,6 +14,7 @@ pub(crate) mod status;
 pub(crate) mod mode;
 pub(crate) mod doctor;
 pub(crate) mod journal;
+pub(crate) mod replay;
 
 /// Where the exporter listens by default.
 pub(crate) const LISTEN: &str = "127.0.0.1:9816";

@@ -2,6 +2,8 @@
 //!
 //! Plain data; flags fill it in `commands::run`.
 
+pub mod set;
+
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};

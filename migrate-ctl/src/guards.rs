@@ -80,6 +80,11 @@ pub(crate) fn against(
     first(|_, _| true, wish, table, config, budget)
 }
 
+/// Whether this is the reason of a guard.
+pub(crate) fn is_guard(reason: Reason) -> bool {
+    GUARDS.iter().any(|(guard, ..)| *guard == reason)
+}
+
 /// The first guard that will not give way by waiting.
 pub(crate) fn for_good(
     wish: &Wish<'_>,

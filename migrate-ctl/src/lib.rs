@@ -32,6 +32,7 @@ pub mod assess;
 pub mod mover;
 pub mod ledger;
 pub mod journal;
+pub mod replay;
 
 pub mod snapshot;
 pub mod cgroups;

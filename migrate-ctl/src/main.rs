@@ -12,6 +12,7 @@ use commands::explain::Explain;
 use commands::journal::Journal;
 use commands::migrate::Migrate;
 use commands::mode::Switch;
+use commands::replay::Replay;
 use commands::run::Run;
 use commands::status::Status;
 
@@ -59,6 +60,10 @@ enum Command {
     /// Says what a journal holds: each decision and each move, in plain words
     #[command(after_help = EXIT_CODES)]
     Journal(Journal),
+    /// Plays a journal or simulated processes once more: what would this and other policies have
+    /// cost?
+    #[command(after_help = EXIT_CODES)]
+    Replay(Box<Replay>),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +76,7 @@ fn main() -> ExitCode {
         Command::Mode(args) => commands::mode::switch(&args),
         Command::Doctor(args) => commands::doctor::examine(&args),
         Command::Journal(args) => commands::journal::journal(&args),
+        Command::Replay(args) => commands::replay::replay(&args),
     };
     ExitCode::from(exit as u8)
 }

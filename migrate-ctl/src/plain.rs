@@ -4,11 +4,14 @@
 //! see the same modelled costs as our policy, know no guards, and their moves
 //! always succeed. For comparison only: nothing here decides anything.
 
+mod ways;
+
 use serde::Serialize;
 
 use crate::model::Pages;
 use crate::policy::cost::Costs;
 use crate::policy::work::Work;
+use ways::Ways;
 
 /// A policy in one sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,15 +55,30 @@ pub struct Player {
     /// Where its memory is: a node, or none for where it was at first.
     at: Option<usize>,
     work: Work,
+    /// Of the clairvoyant alone: the cheapest ways so far.
+    ways: Ways,
     /// Seconds in a row that lost something, and the best node of the last tick.
     bad: f64,
     better: Option<usize>,
     /// What its state costs, kept to save an allocation.
     here: Costs,
-    paid: f64,
+    spent: Spent,
+}
+
+/// What a policy has paid, in seconds lost by the application, and what it moved for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    pub seconds: f64,
     pub moves: u64,
-    /// Pages that those moves took along.
     pub pages: Pages,
+}
+
+impl std::ops::AddAssign for Spent {
+    fn add_assign(&mut self, more: Self) {
+        self.seconds += more.seconds;
+        self.moves += more.moves;
+        self.pages = self.pages.saturating_add(more.pages);
+    }
 }
 
 impl Player {
@@ -69,18 +87,17 @@ impl Player {
             policy,
             at: None,
             work: Work::default(),
+            ways: Ways::default(),
             bad: 0.0,
             better: None,
             here: Costs::default(),
-            paid: 0.0,
-            moves: 0,
-            pages: 0,
+            spent: Spent::default(),
         }
     }
 
-    /// Lost so far by staying and moving.
-    pub fn paid(&self) -> f64 {
-        if self.policy == Plain::Clairvoyant { self.work.optimum() } else { self.paid }
+    /// By staying and moving, so far.
+    pub fn spent(&self) -> Spent {
+        if self.policy == Plain::Clairvoyant { self.ways.cheapest() } else { self.spent }
     }
 
     /// The node it is on; none: where it was at first.
@@ -96,13 +113,15 @@ impl Player {
             Plain::FixedThreshold => self.better.filter(|_| self.bad >= THRESHOLD - 1e-6),
             Plain::WorkFunction => self.work.choice(&self.here, gamma),
         };
-        let Some(to) = to else { return 0.0 };
+        to.map_or(0.0, |to| self.move_to(to))
+    }
+
+    /// Moves as somebody else decides.
+    pub(crate) fn move_to(&mut self, to: usize) -> f64 {
         let price = self.here.price.get(to).copied().unwrap_or(0.0);
-        self.pages += self.here.off_node(to);
-        self.moves += 1;
+        self.spent += Spent { seconds: price, moves: 1, pages: self.here.off_node(to) };
         (self.at, self.bad, self.better) = (Some(to), 0.0, None);
         self.here = at(&self.here, Some(to));
-        self.paid += price;
         self.work.moved(price);
         price
     }
@@ -111,8 +130,12 @@ impl Player {
     /// first. What it really lost is told apart, since what is seen may be wrong.
     pub(crate) fn see(&mut self, costs: &Costs, open: &[bool], seconds: f64, lost: f64) {
         self.here = at(costs, self.at);
-        self.work.step(&self.here, open, false);
-        self.paid += lost;
+        match self.policy {
+            Plain::WorkFunction => self.work.step(&self.here, open, false),
+            Plain::Clairvoyant => self.ways.step(&self.here, open),
+            Plain::Never | Plain::AtOnce | Plain::FixedThreshold => {}
+        }
+        self.spent.seconds += lost;
         let here = self.here.loss.last().copied().unwrap_or(0.0);
         let least = |best: (Option<usize>, f64), (node, loss): (usize, f64)| {
             if loss < best.1 && open[node] { (Some(node), loss) } else { best }

@@ -21,11 +21,18 @@ pub struct World {
 }
 
 impl World {
-    /// A move was made then. Here it is not: the memory stays where the tick before it shows it.
-    pub fn unmake(&mut self, order: &Order, before: &Tick) {
-        let domain = before.domains.iter().find(|domain| domain.id == order.target);
-        let Some(pages) = domain.and_then(pages) else { return };
-        self.places.entry(order.target).or_insert_with(|| shares(pages));
+    /// A move was made then. Here it is not: the memory stays where it was before. Says whether it
+    /// has been where the ticks show it until now.
+    pub fn unmake(&mut self, before: &DomainObs) -> bool {
+        let Some(pages) = pages(before) else { return false };
+        let new = !self.places.contains_key(&before.id);
+        self.places.entry(before.id).or_insert_with(|| shares(pages));
+        new
+    }
+
+    /// The memory is where the ticks show it.
+    pub fn follow(&mut self, id: PidRef) {
+        self.places.remove(&id);
     }
 
     /// Rewrites what was seen.
@@ -44,7 +51,14 @@ impl World {
     pub fn carry_out(&mut self, decisions: &[Decision]) -> Vec<Input> {
         let mut told = Vec::new();
         for decision in decisions {
-            let Verdict::Move(order) = &decision.verdict else { continue };
+            let order = match &decision.verdict {
+                Verdict::Stay => continue,
+                Verdict::Move(order) => order,
+                Verdict::HoldBack(order) => {
+                    told.push(Input::HeldBack(order.clone()));
+                    continue;
+                }
+            };
             let whole = |n| if n == order.to { 1.0 } else { 0.0 };
             self.places.insert(order.target, NodeVec::from_fn(order.from.len(), whole));
             told.push(Input::Ordered(order.clone()));
@@ -114,7 +128,7 @@ fn again(cpu: Nanos, was: f64, is: f64) -> Nanos {
 mod tests {
     use super::World;
     use crate::config::Config;
-    use crate::model::{Decision, Input, Nanos, Order, Tick, Verdict};
+    use crate::model::{Decision, Input, Nanos, Tick, Verdict};
     use crate::policy::decide;
     use crate::simulation::fleet::Fleet;
     use crate::simulation::machines::Machine;
@@ -136,7 +150,7 @@ mod tests {
         assert!((ratio - (1.0 + bound)).abs() < 1e-6, "{ratio}, not 1 + {bound}");
 
         let mut unmade = World::default();
-        unmade.unmake(order(&decisions), &before);
+        unmade.unmake(&before.domains[0]);
         let mut again = after.clone();
         unmade.show(&mut again);
         assert_eq!(on_first(&again), on_first(&before));
@@ -167,13 +181,6 @@ mod tests {
             }
         }
         panic!("never due")
-    }
-
-    fn order(decisions: &[Decision]) -> &Order {
-        match &decisions[0].verdict {
-            Verdict::Move(order) => order,
-            Verdict::Stay | Verdict::HoldBack(_) => panic!("stays"),
-        }
     }
 
     fn on_first(tick: &Tick) -> f32 {

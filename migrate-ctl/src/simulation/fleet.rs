@@ -49,9 +49,15 @@ struct Proc {
 impl Fleet {
     /// All of [`LAWS`] alike, or one of them.
     pub fn new(seed: u64, processes: usize, machine: &Machine, law: Option<Law>) -> Self {
+        let laws = law.map_or_else(|| LAWS.to_vec(), |law| vec![law]);
+        Self::by(laws, seed, processes, machine)
+    }
+
+    /// Each process goes by one of these laws, of which there is at least one.
+    pub fn by(laws: Vec<Law>, seed: u64, processes: usize, machine: &Machine) -> Self {
         let mut fleet = Self {
             dice: Dice::new(seed),
-            laws: law.map_or_else(|| LAWS.to_vec(), |law| vec![law]),
+            laws,
             nodes: machine.observe(),
             procs: Vec::with_capacity(processes),
             now: BEGIN,

@@ -72,8 +72,8 @@ impl Policy for Plain {
             player.see(&costs(rules.price, &loss, rules.looks), &open, TICK, lost);
             best.see(&real, &open, TICK, 0.0);
         }
-        let optimum = best.paid();
-        let ours = if *self == Self::Clairvoyant { optimum } else { player.paid() };
+        let optimum = best.spent().seconds;
+        let ours = if *self == Self::Clairvoyant { optimum } else { player.spent().seconds };
         Paid { ours, optimum }
     }
 }
@@ -162,7 +162,7 @@ impl Policy for Migrate {
             self.tick(vec![domain], vec![], nodes(runs_on, &loss));
         }
         self.tick(vec![], vec![id], nodes(0, &vec![0.0; rules.nodes]));
-        Paid { ours, optimum: best.paid() }
+        Paid { ours, optimum: best.spent().seconds }
     }
 }
 

@@ -58,6 +58,14 @@ impl Machine {
         )
     }
 
+    /// Of this machine its first so many nodes.
+    #[must_use]
+    pub fn first(mut self, nodes: usize) -> Self {
+        self.0.truncate(nodes);
+        self.0.iter_mut().for_each(|row| row.truncate(nodes));
+        self
+    }
+
     pub fn nodes(&self) -> usize {
         self.0.len()
     }

@@ -83,6 +83,37 @@ impl Law {
     }
 }
 
+/// Names no law.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no law; write stay, period:TICKS, exp:MEAN, pareto:SCALE:ALPHA or mix:SHORT:LONG, \
+     in ticks from 1 on, or all"
+)]
+pub struct LawError(String);
+
+impl std::str::FromStr for Law {
+    type Err = LawError;
+
+    fn from_str(text: &str) -> Result<Self, LawError> {
+        let words: Vec<&str> = text.split([':', ' ']).collect();
+        let whole = |word: &str| word.parse().ok().filter(|&ticks| ticks > 0);
+        let real = |word: &str| word.parse().ok().filter(|real: &f64| *real > 0.0 && *real <= 1e9);
+        let law = match words[..] {
+            ["stay"] => Some(Self::Stay),
+            ["period", ticks] => whole(ticks).map(Self::Period),
+            ["exp", mean] => real(mean).map(|mean| Self::Exp { mean }),
+            ["pareto", scale, alpha] => {
+                real(scale).zip(real(alpha)).map(|(scale, alpha)| Self::Pareto { scale, alpha })
+            }
+            ["mix", short, long] => {
+                whole(short).zip(whole(long)).map(|(short, long)| Self::Mix(short, long))
+            }
+            _ => None,
+        };
+        law.ok_or_else(|| LawError(text.to_owned()))
+    }
+}
+
 /// One task's way over the nodes, and what a move of its memory costs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
@@ -182,6 +213,19 @@ mod tests {
     fn the_same_seed_gives_the_same_traces_and_another_seed_others() {
         assert_eq!(traces(3, 2), traces(3, 2));
         assert_ne!(traces(3, 2), traces(4, 2));
+    }
+
+    #[test]
+    fn a_law_is_read_as_it_is_shown() {
+        for law in LAWS {
+            assert_eq!(law.name().parse(), Ok(law));
+            assert_eq!(law.name().replace(' ', ":").parse(), Ok(law));
+        }
+        for bad in ["", "period", "period:0", "exp:-1", "exp:nan", "pareto:1", "mix:1:x", "stay:1"]
+        {
+            let error = bad.parse::<Law>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{bad}`")) && error.contains("write"), "{error}");
+        }
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! What would have been seen, had nobody moved anything?
+//!
+//! The ticks as recorded, but with the moves of that time unmade, and what each
+//! place of each process's memory would have cost in them. Every policy starts
+//! from here and is charged by these costs. What was learned then of prices and
+//! of processes is known here too.
+
+use std::collections::BTreeSet;
+
+use crate::config::Config;
+use crate::contest::world::World;
+use crate::model::{ExtentId, Input, NodeMask, NodeObs, NodeVec, Tick};
+use crate::policy::cost::{Costs, Distances};
+use crate::table::{Table, absorb, secs};
+
+/// The recorded run, as far as it has been told.
+pub(crate) struct Past {
+    /// As it was then, with the moves.
+    pub(crate) table: Table,
+    world: World,
+    last: Option<Tick>,
+    /// Orders under way that are the first of their process.
+    ordered: BTreeSet<u64>,
+}
+
+/// One tick without the moves.
+pub(crate) struct Seen {
+    pub(crate) tick: Tick,
+    pub(crate) seconds: f64,
+    /// By extent: its costs, and the nodes that are open to it.
+    pub(crate) costs: Vec<(ExtentId, Costs, Vec<bool>)>,
+}
+
+impl Past {
+    pub(crate) fn new(table: Table) -> Self {
+        Self { table, world: World::default(), last: None, ordered: BTreeSet::new() }
+    }
+
+    /// Takes in what happened then, under the settings of that time; a tick gives what would have
+    /// been seen, at the prices of these.
+    pub(crate) fn take_in(&mut self, input: &Input, then: &Config, now: &Config) -> Option<Seen> {
+        absorb(&mut self.table, then, input);
+        match input {
+            Input::Tick(tick) => {
+                self.table.take_scores();
+                self.table.take_checked();
+                self.last = Some(tick.clone());
+                Some(self.see(tick.clone(), now))
+            }
+            Input::Ordered(order) => {
+                // From now on its pages may be half of the way.
+                let target = self.last.as_ref().and_then(|last| last.domain(order.target));
+                if target.is_some_and(|target| self.world.unmake(target)) {
+                    self.ordered.insert(order.seq);
+                }
+                None
+            }
+            Input::Progress(outcome) => {
+                if self.ordered.remove(&outcome.seq) && outcome.moved() == 0 {
+                    self.world.follow(outcome.target);
+                }
+                None
+            }
+            Input::HeldBack(_) => None,
+        }
+    }
+
+    fn see(&mut self, mut tick: Tick, config: &Config) -> Seen {
+        for domain in &mut tick.domains {
+            domain.boundness = self.table.boundness(domain);
+        }
+        self.world.show(&mut tick);
+        let (nodes, distances) = (&tick.nodes, &Distances::of(&tick.nodes));
+        let pricing = (&self.table.prices, &config.policy);
+        let costs = tick.domains.iter().flat_map(|domain| {
+            domain.extents.iter().filter_map(move |extent| {
+                let mut costs = Costs::default();
+                let known = costs.measure(domain, extent, domain.boundness, distances, pricing);
+                known.then(|| (extent.id, costs, open(nodes, &extent.allowed)))
+            })
+        });
+        let costs = costs.collect();
+        Seen { seconds: secs(tick.dt), costs, tick }
+    }
+}
+
+/// Where memory could be: no guard of ours, but what the kernel allows.
+fn open(nodes: &NodeVec<NodeObs>, allowed: &NodeMask) -> Vec<bool> {
+    let open = nodes
+        .iter()
+        .map(|(node, obs)| obs.has_cpus && obs.has_memory && allowed.get(node) == Some(&true));
+    open.collect()
+}
