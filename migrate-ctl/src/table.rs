@@ -220,7 +220,7 @@ impl Table {
         self.now = tick.now;
         self.dt = tick.dt;
         self.busy = tick.busy;
-        self.prices.resize(tick.nodes.len());
+        self.prices.tick(tick.nodes.len(), &config.policy);
         self.reclaim.step(&tick.nodes, tick.now);
         let burst = config.policy.burst as f64;
         let grown = secs(tick.dt) * config.policy.pages_per_second as f64;

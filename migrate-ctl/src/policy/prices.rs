@@ -44,14 +44,22 @@ pub(crate) struct Prices {
     seen: Vec<Moments>,
     /// Whether any move has been priced.
     learned: bool,
+    /// What is reckoned with in this tick, likewise; empty while all pages cost what the prior
+    /// says.
+    pages: Vec<Est>,
 }
 
 impl Prices {
-    /// Starts anew where the machine is another one.
-    pub(crate) fn resize(&mut self, nodes: usize) {
+    /// Once a tick: what was learned until now counts. Starts anew where the machine is another
+    /// one.
+    pub(crate) fn tick(&mut self, nodes: usize, config: &PolicyConfig) {
         if self.nodes != nodes {
             let seen = vec![Moments::default(); PageSize::ALL.len() * nodes * nodes];
-            *self = Self { nodes, seen, learned: false };
+            *self = Self { nodes, seen, ..Self::default() };
+        }
+        self.pages.clear();
+        if self.learned {
+            self.pages.extend(self.seen.iter().map(|seen| page(seen, config)));
         }
     }
 
@@ -76,60 +84,28 @@ impl Prices {
 
     /// Seconds for each page.
     pub(crate) fn page(&self, size: PageSize, from: Node, to: Node, config: &PolicyConfig) -> Est {
-        let prior = config.price_per_page;
-        let seen = self.at(size, from, to).map(|at| self.seen[at]);
-        let Some(seen) = seen.filter(|seen| seen.weight() > 0.0) else { return prior };
-        let share = seen.weight() / (seen.weight() + PRIOR_PAGES);
-        // A single move has no scatter of its own: the prior's is all that is known of it.
-        let error = seen.error().map(|error| WIDTH * error);
-        let (below, above) = error.map_or_else(
-            || (f64::from(prior.mid - prior.low), f64::from(prior.high - prior.mid)),
-            |error| (error, error),
-        );
-        let mean = seen.mean();
-        #[expect(clippy::cast_possible_truncation, reason = "a price has no more digits than f32")]
-        let blend = |prior: f32, seen: f64| {
-            (f64::from(prior) * (1.0 - share) + seen * share).max(0.0) as f32
-        };
-        Est {
-            low: blend(prior.low, mean - below),
-            mid: blend(prior.mid, mean),
-            high: blend(prior.high, mean + above),
-            source: if share >= 0.5 { Source::Moves } else { prior.source },
-        }
+        self.at(size, from, to).map_or(config.price_per_page, |at| page(&self.seen[at], config))
     }
 
     /// A page of which so large a share is in huge ones.
     pub(crate) fn mixed(&self, huge: f64, from: Node, to: Node, config: &PolicyConfig) -> Est {
-        if !self.learned {
-            return config.price_per_page;
-        }
-        let base = self.page(PageSize::Base, from, to, config);
-        if huge <= 0.0 {
-            return base;
-        }
-        let large = self.page(PageSize::Huge, from, to, config);
-        #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
-        let huge = huge.clamp(0.0, 1.0) as f32;
-        let mix = |base: f32, large: f32| base + huge * (large - base);
-        Est {
-            low: mix(base.low, large.low),
-            mid: mix(base.mid, large.mid),
-            high: mix(base.high, large.high),
-            source: if huge > 0.5 { large.source } else { base.source },
+        let at = |size| self.at(size, from, to).and_then(|at| self.pages.get(at));
+        match (at(PageSize::Base), at(PageSize::Huge)) {
+            (Some(base), Some(large)) => mix(base, large, huge),
+            _ => config.price_per_page,
         }
     }
 
     /// The dearest of all pairs, at its middle.
     pub(crate) fn dearest(&self, huge: f64, config: &PolicyConfig) -> f64 {
-        let page = |from, to| f64::from(self.mixed(huge, from, to, config).mid);
-        let pairs = self.pairs().map(|(from, to)| page(from, to));
-        pairs.fold(f64::from(config.price_per_page.mid).max(0.0), f64::max)
+        let (base, large) = self.pages.split_at(self.pages.len() / 2);
+        let pairs = base.iter().zip(large).map(|(base, large)| mix(base, large, huge).mid);
+        pairs.map(f64::from).fold(f64::from(config.price_per_page.mid).max(0.0), f64::max)
     }
 
     /// Whether all pages still cost what the prior says.
     pub(crate) fn uniform(&self) -> bool {
-        !self.learned
+        self.pages.is_empty()
     }
 
     /// Pairs of nodes between which pages of a size were priced.
@@ -152,6 +128,47 @@ impl Prices {
     }
 }
 
+/// Seconds for each page, of which so much was seen.
+fn page(seen: &Moments, config: &PolicyConfig) -> Est {
+    let prior = config.price_per_page;
+    if seen.weight() <= 0.0 {
+        return prior;
+    }
+    let share = seen.weight() / (seen.weight() + PRIOR_PAGES);
+    // A single move has no scatter of its own: the prior's is all that is known of it.
+    let error = seen.error().map(|error| WIDTH * error);
+    let (below, above) = error.map_or_else(
+        || (f64::from(prior.mid - prior.low), f64::from(prior.high - prior.mid)),
+        |error| (error, error),
+    );
+    let mean = seen.mean();
+    #[expect(clippy::cast_possible_truncation, reason = "a price has no more digits than f32")]
+    let blend =
+        |prior: f32, seen: f64| (f64::from(prior) * (1.0 - share) + seen * share).max(0.0) as f32;
+    Est {
+        low: blend(prior.low, mean - below),
+        mid: blend(prior.mid, mean),
+        high: blend(prior.high, mean + above),
+        source: if share >= 0.5 { Source::Moves } else { prior.source },
+    }
+}
+
+/// Of base pages, and of so large a share in huge ones.
+fn mix(base: &Est, large: &Est, huge: f64) -> Est {
+    if huge <= 0.0 {
+        return *base;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
+    let huge = huge.clamp(0.0, 1.0) as f32;
+    let mix = |base: f32, large: f32| base + huge * (large - base);
+    Est {
+        low: mix(base.low, large.low),
+        mid: mix(base.mid, large.mid),
+        high: mix(base.high, large.high),
+        source: if huge > 0.5 { large.source } else { base.source },
+    }
+}
+
 /// What a move has cost the application: its threads' waits, and the mover's CPU time. Of that the
 /// part counts in full which the machine had no idle CPU for, and the rest at a small price.
 pub(crate) fn cost(waited: Nanos, caller: Nanos, busy: f32, config: &PolicyConfig) -> f64 {
@@ -170,7 +187,7 @@ mod tests {
     #[test]
     fn a_pair_begins_with_the_prior_and_ends_with_what_its_moves_cost() {
         let (mut prices, config) = (Prices::default(), PolicyConfig::default());
-        prices.resize(2);
+        prices.tick(2, &config);
         let page =
             |prices: &Prices, from, to| prices.page(PageSize::Base, Node(from), Node(to), &config);
         assert_eq!(page(&prices, 0, 1), config.price_per_page);
@@ -187,11 +204,13 @@ mod tests {
     #[test]
     fn huge_pages_have_a_price_of_their_own() {
         let (mut prices, config) = (Prices::default(), PolicyConfig::default());
-        prices.resize(2);
+        prices.tick(2, &config);
         for _ in 0..40 {
             prices.learn(&outcome(100_000, 0), 100_000.0 * 8e-6);
             prices.learn(&outcome(100_000, 100_000), 100_000.0 * 1e-6);
         }
+        assert!(prices.uniform(), "what is learned counts from the next tick on");
+        prices.tick(2, &config);
         let at = |huge| prices.mixed(huge, Node(0), Node(1), &config).mid;
         assert!((at(0.0) / 8e-6 - 1.0).abs() < 0.02 && (at(1.0) / 1e-6 - 1.0).abs() < 0.1);
         assert!(at(0.5) < at(0.0) && at(0.5) > at(1.0));
@@ -199,11 +218,12 @@ mod tests {
 
     #[test]
     fn what_nobody_measured_teaches_nothing() {
-        let mut prices = Prices::default();
-        prices.resize(2);
+        let (mut prices, config) = (Prices::default(), PolicyConfig::default());
+        prices.tick(2, &config);
         prices.learn(&Outcome { caller: 0, ..outcome(100, 0) }, 1.0);
         prices.learn(&outcome(0, 0), 1.0);
         prices.learn(&Outcome { to: Node(9), ..outcome(100, 0) }, 1.0);
+        prices.tick(2, &config);
         assert!(prices.uniform());
         assert_eq!(prices.known().count(), 0);
     }

@@ -44,8 +44,6 @@ pub(crate) struct Residences {
     survival: Vec<Ending>,
     /// Ascending.
     known_lives: Vec<f64>,
-    /// Made from the above when asked for.
-    #[serde(skip)]
     waits: Waits,
 }
 
@@ -59,7 +57,7 @@ impl Default for Residences {
             known_lives: Vec::new(),
             waits: Waits::default(),
         };
-        new.learn();
+        new.learn(1);
         new
     }
 }
@@ -80,22 +78,29 @@ impl Residences {
     /// How long to wait, from the beginning of a residence on, before a move that pays for itself
     /// after `break_even` seconds; infinite: do not move. The process is so old at its beginning.
     pub(crate) fn wait(&mut self, break_even: f64, nodes: usize, age: f64) -> f64 {
-        let plan = Plan { survival: &self.survival, mortal: !self.known_lives.is_empty(), nodes };
-        self.waits.get(break_even, &plan).after(remaining(&self.known_lives, age))
+        let plan = plan(&self.survival, &self.known_lives);
+        self.waits.get(break_even, nodes, &plan).after(remaining(&self.known_lives, age))
     }
 
-    /// Takes in what was observed since the last call.
-    pub(crate) fn learn(&mut self) {
-        if !std::mem::take(&mut self.fresh) {
-            return;
+    /// Takes in what was observed since the last call, and makes plans from it: at most `left` of
+    /// either together. Says how many more could be made.
+    pub(crate) fn learn(&mut self, mut left: usize) -> usize {
+        if left > 0 && std::mem::take(&mut self.fresh) {
+            let mut stays: Vec<(f64, bool)> = self.stays.iter().copied().collect();
+            stays.sort_by(|a, b| a.0.total_cmp(&b.0));
+            self.survival = survival(&stays);
+            self.known_lives = self.lives.iter().copied().collect();
+            self.known_lives.sort_by(f64::total_cmp);
+            self.waits.outdate();
+            left -= 1;
         }
-        let mut stays: Vec<(f64, bool)> = self.stays.iter().copied().collect();
-        stays.sort_by(|a, b| a.0.total_cmp(&b.0));
-        self.survival = survival(&stays);
-        self.known_lives = self.lives.iter().copied().collect();
-        self.known_lives.sort_by(f64::total_cmp);
-        self.waits.clear();
+        self.waits.renew(&plan(&self.survival, &self.known_lives), left)
     }
+}
+
+/// What waits are planned from.
+fn plan<'a>(survival: &'a [Ending], lives: &[f64]) -> Plan<'a> {
+    Plan { survival, longest_life: lives.last().copied() }
 }
 
 fn keep<T>(last: &mut VecDeque<T>, new: T) {
@@ -144,6 +149,8 @@ fn survival(stays: &[(f64, bool)]) -> Vec<Ending> {
 mod tests {
     use super::{Ending, LONGEST, Residences, remaining, survival};
 
+    const MANY: usize = 64;
+
     #[test]
     fn with_nothing_seen_half_of_what_lasted_lasts_twice_as_long() {
         let endings = survival(&[]);
@@ -191,14 +198,14 @@ mod tests {
             stays.stayed(3_000.0, false);
             leaves.stayed(5.0, true);
         }
-        stays.learn();
-        leaves.learn();
+        stays.learn(MANY);
+        leaves.learn(MANY);
         assert_eq!(stays.wait(30.0, 2, 0.0), 0.0);
         // Whatever has lasted for longer than any other, the prior decides about.
         assert!(leaves.wait(30.0, 2, 0.0) > 30.0);
         // Just about to exit.
         stays.lived(300.0);
-        stays.learn();
+        stays.learn(MANY);
         assert_eq!(stays.wait(30.0, 2, 290.0), f64::INFINITY);
     }
 
@@ -210,7 +217,7 @@ mod tests {
             residences.stayed(3_000.0, false);
         }
         assert_eq!(residences.wait(30.0, 2, 0.0), before);
-        residences.learn();
+        residences.learn(MANY);
         assert_eq!(residences.wait(30.0, 2, 0.0), 0.0);
     }
 

@@ -13,7 +13,9 @@
 //! For an endless life Δ is one number, and the best w minimises
 //! (E[min(X, w)] + τ·P(X > w)) ÷ (1 + m·P(X ≤ w)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use crate::policy::residences::Ending;
 
@@ -27,43 +29,75 @@ const LIVES: usize = 48;
 pub(crate) struct Plan<'a> {
     /// When residences end; what is missing to 1 never does.
     pub(crate) survival: &'a [Ending],
-    /// Whether lives are known to end.
-    pub(crate) mortal: bool,
-    pub(crate) nodes: usize,
+    /// The longest life that is known.
+    pub(crate) longest_life: Option<f64>,
 }
 
-/// Plans by break-even time and number of nodes, made when they are asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Waits(BTreeMap<(i32, usize), Wait>);
+/// Plans by break-even time and number of nodes. They are made when they are asked for, and made
+/// anew in turn: in a busy cgroup every tick outdates all of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Waits {
+    plans: BTreeMap<Key, Wait>,
+    /// All plans, those first that were made first.
+    turns: VecDeque<Key>,
+    /// So many of the first were made from what is outdated now.
+    outdated: usize,
+}
+
+type Key = (i32, usize);
 
 impl Waits {
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+    pub(crate) fn get(&mut self, break_even: f64, nodes: usize, plan: &Plan<'_>) -> &Wait {
+        let key = (steps(break_even, BREAK_EVEN_STEP), nodes);
+        let turns = &mut self.turns;
+        let wait = self.plans.entry(key).or_insert_with(|| {
+            turns.push_back(key);
+            Wait::plan(key, plan)
+        });
+        wait.asked = true;
+        wait
     }
 
-    pub(crate) fn get(&mut self, break_even: f64, plan: &Plan<'_>) -> &Wait {
-        let step = steps(break_even, BREAK_EVEN_STEP);
-        let make = || Wait::plan(BREAK_EVEN_STEP.powi(step), plan);
-        self.0.entry((step, plan.nodes)).or_insert_with(make)
+    /// What the plans were made from has changed.
+    pub(crate) fn outdate(&mut self) {
+        self.outdated = self.turns.len();
+    }
+
+    /// Makes up to `left` plans anew, and drops those that nobody has asked for since they were
+    /// made. Says how many more could be made.
+    pub(crate) fn renew(&mut self, plan: &Plan<'_>, mut left: usize) -> usize {
+        while self.outdated > 0 && left > 0 {
+            self.outdated -= 1;
+            let Some(key) = self.turns.pop_front() else { break };
+            if self.plans.get(&key).is_some_and(|wait| wait.asked) {
+                self.plans.insert(key, Wait::plan(key, plan));
+                self.turns.push_back(key);
+                left -= 1;
+            } else {
+                self.plans.remove(&key);
+            }
+        }
+        left
     }
 }
 
 /// How long to wait, by how long the process still lives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Wait {
     by_life: Vec<f64>,
     endless: f64,
+    asked: bool,
 }
 
 impl Wait {
     pub(crate) fn after(&self, life: f64) -> f64 {
-        let index = usize::try_from(steps(life, LIFE_STEP)).unwrap_or(0);
-        self.by_life.get(index).copied().unwrap_or(self.endless)
+        self.by_life.get(life_index(life)).copied().unwrap_or(self.endless)
     }
 
-    fn plan(break_even: f64, plan: &Plan<'_>) -> Self {
-        let by_life = if plan.mortal { by_life(break_even, plan) } else { Vec::new() };
-        Self { by_life, endless: endless(break_even, plan) }
+    fn plan((step, nodes): Key, plan: &Plan<'_>) -> Self {
+        let (break_even, home) = (BREAK_EVEN_STEP.powi(step), comes_home(nodes));
+        let by_life = by_life(break_even, home, plan);
+        Self { by_life, endless: endless(break_even, home, plan.survival), asked: false }
     }
 }
 
@@ -72,11 +106,10 @@ fn comes_home(nodes: usize) -> f64 {
     1.0 / (nodes.max(2) - 1) as f64
 }
 
-fn endless(break_even: f64, plan: &Plan<'_>) -> f64 {
-    let home = comes_home(plan.nodes);
+fn endless(break_even: f64, home: f64, survival: &[Ending]) -> f64 {
     let mut best = Best::default();
     let (mut stayed, mut left, mut wait) = (0.0, 1.0, 0.0);
-    for ending in plan.survival {
+    for ending in survival {
         best.offer((stayed + break_even * left) / (1.0 + home * (1.0 - left)), wait);
         stayed += left * (ending.after - wait);
         left -= ending.share;
@@ -90,11 +123,11 @@ fn endless(break_even: f64, plan: &Plan<'_>) -> f64 {
     best.wait
 }
 
-fn by_life(break_even: f64, plan: &Plan<'_>) -> Vec<f64> {
-    let home = comes_home(plan.nodes);
-    let (mut waits, mut costs) = (Vec::with_capacity(LIVES), Vec::with_capacity(LIVES));
+fn by_life(break_even: f64, home: f64, plan: &Plan<'_>) -> Vec<f64> {
+    let lives = plan.longest_life.map_or(0, |life| life_index(life).saturating_add(1).min(LIVES));
+    let (mut waits, mut costs) = (Vec::with_capacity(lives), Vec::with_capacity(lives));
     let mut life = 1.0;
-    for _ in 0..LIVES {
+    for _ in 0..lives {
         let mut best = Best::default();
         let (mut stayed, mut left, mut wait, mut later) = (0.0, 1.0, 0.0, 0.0);
         for ending in plan.survival.iter().take_while(|ending| ending.after < life) {
@@ -111,6 +144,10 @@ fn by_life(break_even: f64, plan: &Plan<'_>) -> Vec<f64> {
         life *= LIFE_STEP;
     }
     waits
+}
+
+fn life_index(life: f64) -> usize {
+    usize::try_from(steps(life, LIFE_STEP)).unwrap_or(0)
 }
 
 /// Δ between two lives that were looked at; the last of them is the longest that is needed.
