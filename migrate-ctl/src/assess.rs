@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::contest::world::World;
+use crate::journal::Fact;
 use crate::model::{Decision, DomainObs, Input, NodeObs, NodeVec, PidRef, Source, Tick, Verdict};
 use crate::policy::decide;
 use crate::procfs::printable;
@@ -83,10 +84,9 @@ impl Sums {
 }
 
 impl Assessment {
-    pub fn new(config: Config) -> Self {
-        let policy = config.policy.observing();
+    pub fn new(config: &Config) -> Self {
         Self {
-            config: Config { policy, ..config },
+            config: observing(config),
             here: Table::default(),
             there: Table::default(),
             world: World::default(),
@@ -99,6 +99,25 @@ impl Assessment {
         }
     }
 
+    /// Of what a controller has written down, which does not say how long faults take.
+    pub fn of_facts<E>(
+        facts: impl IntoIterator<Item = Result<Fact<'static>, E>>,
+    ) -> Result<Report, E> {
+        let mut assessment = Self::new(&Config::default());
+        for fact in facts {
+            match fact? {
+                Fact::Settings(settings) => assessment.config = observing(&settings.config),
+                Fact::Checkpoint(table) => {
+                    assessment.there = table.clone().into_owned();
+                    assessment.here = table.into_owned();
+                }
+                Fact::Input { input, .. } => assessment.absorb(&input),
+                Fact::Decided(_) | Fact::Scored(_) => {}
+            }
+        }
+        Ok(assessment.report(None))
+    }
+
     /// Processes whose memory policy the next tick should bring.
     pub fn wants_mempolicy(&self) -> Vec<PidRef> {
         self.there.wants_mempolicy(&self.config)
@@ -107,7 +126,12 @@ impl Assessment {
     /// Takes in what was seen or, where somebody enforced meanwhile, done.
     pub fn absorb(&mut self, input: &Input) {
         absorb(&mut self.here, &self.config, input);
-        let Input::Tick(tick) = input else { return };
+        let tick = match input {
+            Input::Tick(tick) => tick,
+            // Of an order that was under way before a journal began it is waited for there as well.
+            Input::Progress(_) => return absorb(&mut self.there, &self.config, input),
+            Input::Ordered(_) | Input::HeldBack(_) => return,
+        };
         self.ticks += 1;
         self.seconds += tick.dt as f64 / 1e9;
         self.nodes.clone_from(&tick.nodes);
@@ -181,6 +205,10 @@ impl Assessment {
         }
         self.groups.entry(shown).or_default()
     }
+}
+
+fn observing(config: &Config) -> Config {
+    Config { policy: config.policy.observing(), ..config.clone() }
 }
 
 #[cfg(test)]

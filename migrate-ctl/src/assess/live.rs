@@ -27,18 +27,19 @@ pub struct Options {
 }
 
 /// Watches until the time is over, or SIGINT or SIGTERM comes. `progress` is told how much of the
-/// time has passed, once a tick.
+/// time has passed, at the beginning and once a tick.
 pub async fn watch(options: Options, progress: impl Fn(Duration)) -> anyhow::Result<Report> {
     let _instance = start::claim()?;
     let Watch { mut sampler, .. } =
         start::watch(&options.config, &options.without, options.latency)?;
-    let mut assessment = Assessment::new(options.config);
+    let mut assessment = Assessment::new(&options.config);
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut clock = tokio::time::interval(options.tick);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     clock.tick().await;
     let began = Instant::now();
+    progress(Duration::ZERO);
     let mut end = pin!(tokio::time::sleep(options.lasts));
     loop {
         tokio::select! {

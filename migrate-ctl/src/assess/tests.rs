@@ -1,10 +1,16 @@
+use std::borrow::Cow;
+use std::convert::Infallible;
+
+use migrate_common::Durations;
+
 use super::{Assessment, FaultTime, GROUPS, Report, Span, Sums};
 use crate::config::Config;
+use crate::journal::{Fact, Settings};
 use crate::model::{
     DomainObs, Est, HintObs, Input, MigratedObs, Nanos, Node, NodeVec, Pages, Source, Tick,
 };
 use crate::policy::scene::{Proc, SECOND, Scene};
-use migrate_common::Durations;
+use crate::table::Table;
 
 const PAGES: f32 = 8192.0;
 
@@ -182,6 +188,24 @@ fn programs_read_what_people_read() {
     }
 }
 
+#[test]
+fn a_journal_says_what_watching_said() {
+    let settings = Settings::new("observe", &Config::default());
+    let mut facts =
+        vec![Fact::Settings(Cow::Owned(settings)), Fact::Checkpoint(Cow::Owned(Table::default()))];
+    let mut machine = Machine::new(2);
+    for _ in 0..50 {
+        let tick = machine.next(SECOND, &[far(1), near(2)]);
+        let input = Input::Tick(tick);
+        machine.assessment.absorb(&input);
+        facts.push(Fact::Input { at: 0, input: Cow::Owned(input) });
+    }
+    let read = Assessment::of_facts(facts.into_iter().map(Ok::<_, Infallible>));
+    let json = |report: &Report| serde_json::to_string(report).unwrap();
+    assert_eq!(json(&read.unwrap()), json(&machine.report()));
+    assert_eq!(machine.report().total.sums.moves, 1);
+}
+
 /// A machine that is assessed.
 struct Machine {
     scene: Scene,
@@ -190,7 +214,7 @@ struct Machine {
 
 impl Machine {
     fn new(nodes: usize) -> Self {
-        Self { scene: Scene::new(nodes), assessment: Assessment::new(Config::default()) }
+        Self { scene: Scene::new(nodes), assessment: Assessment::new(&Config::default()) }
     }
 
     /// So many ticks of a second.
