@@ -1,7 +1,7 @@
 //! Starts `migrate-ctl` as a user would, and reads what it says and writes.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,7 +14,8 @@ use migrate_ctl::journal::reader;
 use migrate_ctl::journal::view::{View, What};
 use migrate_ctl::model::{Decision, Outcome};
 use migrate_ctl::table::trial::Score;
-use rustix::process::Signal;
+use rustix::process::{Gid, Signal, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::sys;
 
@@ -269,6 +270,15 @@ pub(crate) fn say_as(user: u32, words: &str) -> Result<Said> {
     finish(Command::new(BINARY).args(words.split_whitespace()).uid(user).gid(user))
 }
 
+/// The same as another user, who is a member of one more group.
+pub(crate) fn say_as_member(user: u32, group: u32, words: &str) -> Result<Said> {
+    let mut command = Command::new(BINARY);
+    command.args(words.split_whitespace());
+    // `Command` forgets all groups but the user's own.
+    sys::before_exec(&mut command, move || become_user(user, group));
+    finish(&mut command)
+}
+
 /// The same without some capabilities, by number.
 pub(crate) fn say_without(words: &str, capabilities: &'static [u32]) -> Result<Said> {
     let mut command = Command::new(BINARY);
@@ -287,6 +297,13 @@ pub(crate) fn get(path: &str) -> Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
     let status = head.split(' ').nth(1).context("an answer without a status")?;
     Ok((status.parse()?, body.to_owned()))
+}
+
+fn become_user(user: u32, other_group: u32) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
+    set_thread_groups(&[Gid::from_raw(other_group)])?;
+    set_thread_res_gid(group, group, group)?;
+    Ok(set_thread_res_uid(user, user, user)?)
 }
 
 fn without(command: &mut Command, capabilities: &'static [u32]) {

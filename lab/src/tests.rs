@@ -4,6 +4,7 @@ mod benefit;
 mod control;
 mod counts;
 mod dwell;
+mod faces;
 mod far;
 mod faults;
 mod guards;
@@ -38,6 +39,6 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         benefit::TESTS,
         placement::TESTS,
     ];
-    let here = [dwell::TESTS].into_iter().filter(move |_| reference);
+    let here = [dwell::TESTS, faces::TESTS].into_iter().filter(move |_| reference);
     all.into_iter().chain(here).flatten().map(|test| Test { ..*test })
 }

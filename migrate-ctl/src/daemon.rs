@@ -490,6 +490,7 @@ impl Controller {
     }
 }
 
+/// The constants of the decision in this mode.
 fn settings(mode: Mode, enforcing: &PolicyConfig) -> PolicyConfig {
     match mode {
         Mode::Enforce => enforcing.clone(),

@@ -126,13 +126,9 @@ pub fn explain(known: &Known<'_>, process: &Process) -> Explanation {
 }
 
 fn sighting((tick, decisions): &(Tick, Vec<Decision>), id: PidRef) -> Option<Sighting> {
-    let found = tick.domains.binary_search_by(|domain| domain.id.cmp(&id)).ok()?;
+    let domain = tick.domain(id)?;
     let decision = decisions.iter().find(|decision| decision.extent.domain == id)?;
-    Some(Sighting {
-        now: tick.now,
-        domain: tick.domains[found].clone(),
-        decision: decision.clone(),
-    })
+    Some(Sighting { now: tick.now, domain: domain.clone(), decision: decision.clone() })
 }
 
 fn includes(config: &Config, process: &Process) -> bool {
