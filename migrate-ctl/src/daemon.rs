@@ -21,19 +21,22 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Mode, PolicyConfig};
 use crate::control::{self, Ask, ControlError, Desk};
-use crate::explain::{Earlier, Explanation, Known, explain};
+use crate::explain::Earlier;
 use crate::instance::Instance;
 use crate::journal::files::Journal;
 use crate::journal::{Decided, Fact, Settings};
 use crate::ledger::Ledger;
 use crate::model::{Decision, Input, NodeVec, Order, Outcome, PidRef, Tick, Verdict};
 use crate::mover::Mover;
-use crate::procfs::Process;
 use crate::sampler::Sampler;
 use crate::snapshot::{HookState, HookVerdict, OwnCost, Snapshot};
 use crate::start::{self, Watch, WatchError};
 use crate::table::{Table, absorb};
 use crate::{cgroups, http, latency, own, policy, report, sys};
+
+mod answer;
+
+use answer::settings;
 
 /// The summary comes after so many seconds: enough samples to say something.
 const SUMMARY_AFTER: Duration = Duration::from_secs(6);
@@ -357,51 +360,6 @@ impl Controller {
         self.ledger.record_outcome(outcome);
     }
 
-    fn answer(&mut self, ask: Ask) {
-        // Whoever asked may have gone away meanwhile.
-        match ask {
-            Ask::Explain(process, reply) => {
-                let _ = reply.send(self.explain(&process));
-            }
-            Ask::Mode(mode, reply) => {
-                self.set_mode(mode);
-                let _ = reply.send(());
-            }
-        }
-    }
-
-    fn explain(&self, process: &Process) -> Explanation {
-        let known = Known {
-            last: self.last.as_ref(),
-            earlier: &self.earlier,
-            mode: self.options.mode,
-            config: &self.options.config,
-            watched_seconds: None,
-            controller: std::process::id(),
-        };
-        explain(&known, process)
-    }
-
-    /// An operator's switch. The call that runs ends; what waits behind it is cancelled.
-    fn set_mode(&mut self, mode: Mode) {
-        self.options.mode = mode;
-        self.options.config.policy = settings(mode, &self.enforcing);
-        if let Some(journal) = &mut self.journal {
-            let settings = Settings::new(mode.name(), &self.options.config);
-            journal.change(sys::boottime(), settings);
-        }
-        match (&self.mover, mode) {
-            (Some(mover), Mode::Observe) => mover.forbid(),
-            (Some(mover), Mode::Enforce) => mover.allow(),
-            (None, _) => {}
-        }
-        self.published.send_modify(|snapshot| {
-            if let Some(snapshot) = snapshot {
-                Arc::make_mut(snapshot).mode = mode.name();
-            }
-        });
-    }
-
     fn account(&mut self) {
         let ourselves = own::read(Path::new("/"));
         self.cost = OwnCost {
@@ -487,14 +445,6 @@ impl Controller {
         let moves: u64 = self.ledger.ended.values().sum();
         let pages: u64 = self.ledger.pairs.values().map(|pair| pair.moved).sum();
         format!("stopped after {} ticks: {moves} moves, {pages} pages", self.cost.ticks)
-    }
-}
-
-/// The constants of the decision in this mode.
-fn settings(mode: Mode, enforcing: &PolicyConfig) -> PolicyConfig {
-    match mode {
-        Mode::Enforce => enforcing.clone(),
-        Mode::Observe => enforcing.observing(),
     }
 }
 

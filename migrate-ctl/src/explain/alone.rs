@@ -33,6 +33,7 @@ pub fn watch_alone(pid: u32, wanted: Wanted) -> Result<Explanation, AloneError> 
     look()?;
     let _alone = start::claim().map_err(AloneError::Watch)?;
     let mut config = Config::default();
+    config.policy = config.policy.observing();
     config.filter.include.push(Pattern::Pid(pid));
     let mut sampler = start::watch(&config, &[], wanted).map_err(AloneError::Watch)?.sampler;
     let (mut table, mut earlier, mut last) = (Table::default(), Earlier::default(), None);
