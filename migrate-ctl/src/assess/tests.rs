@@ -72,6 +72,21 @@ fn what_is_only_assumed_is_said_to_be() {
     assert!((total.lost_width_by_priors - (lost(0.6) - lost(0.1))).abs() < 1e-6);
 }
 
+/// Its calls say how much it waits for memory: on memory that is twice as slow, a call takes 1.8
+/// times as much CPU time.
+#[test]
+fn what_a_process_shows_of_itself_takes_the_place_of_the_prior() {
+    let mut machine = Machine::new(2);
+    machine.run(20, &[DomainObs { calls: 900, ..near(1) }]);
+    machine.run(40, &[DomainObs { calls: 500, ..far(1) }]);
+    let report = machine.report();
+    let total = &report.total.sums;
+    let truth = 40.0 * (1.0 - 1.0 / 1.8);
+    assert!((total.recoverable.mid / truth - 1.0).abs() < 0.1, "{total:?}, not {truth}");
+    assert!(total.prior_seconds < 25.0, "{total:?}");
+    assert_eq!(total.moves, 1);
+}
+
 #[test]
 fn threads_on_both_nodes_lose_what_no_move_wins_back() {
     let mut machine = Machine::new(2);
