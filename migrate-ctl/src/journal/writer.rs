@@ -21,7 +21,8 @@ impl Writer {
     pub fn begin(mut file: File) -> io::Result<Self> {
         let line = format::first_line();
         file.write_all(line.as_bytes())?;
-        // The fastest level: the others take two to five times as long for a tenth less.
+        // The fastest level. Level 3 halves the file of a hundred processes, but takes 139 ms a
+        // tick with ten thousand of them, where this one takes 23 ms for a tenth more bytes.
         let stream = DeflateEncoder::new(Vec::new(), Compression::fast());
         Ok(Self { file, stream, bytes: line.len() as u64 })
     }
