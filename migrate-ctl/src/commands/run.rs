@@ -40,6 +40,9 @@ pub(crate) struct Run {
     /// MiB that may be moved at once after a quiet time
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(1..=1 << 20))]
     burst: u64,
+    /// Moves that may be under way at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = value_parser!(u16).range(1..=1024))]
+    concurrent_moves: u16,
     /// Share of the moves, 0 to 0.5, that are held back for one horizon at first, to see what comes
     /// without them
     #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = hold_back)]
@@ -61,6 +64,7 @@ pub(crate) fn run(args: Run) -> Exit {
     config.guards_off = args.guard_off;
     config.policy.pages_per_second = args.rate * PAGES_PER_MIB;
     config.policy.burst = args.burst * PAGES_PER_MIB;
+    config.policy.concurrent_moves = args.concurrent_moves.into();
     config.policy.hold_back = args.hold_back;
     config.policy.horizon_seconds = args.horizon.into();
     let options = Options {
