@@ -9,10 +9,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use migrate_ctl::journal::reader;
 use migrate_ctl::journal::view::{View, What};
-use migrate_ctl::model::{Decision, Outcome};
+use migrate_ctl::model::{Decision, Order, Outcome};
 use migrate_ctl::table::trial::Score;
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -40,7 +40,7 @@ pub(crate) struct Controller {
 #[derive(Debug)]
 pub(crate) enum Fact {
     Decision(Decided),
-    Ordered { seq: u64, now: u64 },
+    Ordered { order: Order, now: u64 },
     Outcome(Outcome),
     Score(Score),
 }
@@ -139,7 +139,7 @@ impl Controller {
                 What::Decision { decision, .. } => {
                     Some(Fact::Decision(Decided { why: entry.why, decision: *decision }))
                 }
-                What::Ordered(order) => Some(Fact::Ordered { seq: order.seq, now: entry.at }),
+                What::Ordered(order) => Some(Fact::Ordered { order, now: entry.at }),
                 What::Outcome(outcome) => Some(Fact::Outcome(outcome)),
                 What::Score(score) => Some(Fact::Score(score)),
                 What::Settings(_) | What::HeldBack(_) => None,
@@ -166,14 +166,13 @@ impl Controller {
             .collect())
     }
 
-    /// All orders about one process that went to the mover: their numbers, and when they went.
-    pub(crate) fn orders(&self, pid: u32) -> Result<Vec<(u64, u64)>> {
-        let decisions = self.decisions(pid)?;
-        let about_it = |seq| decisions.iter().any(|decision| decision.seq == seq);
-        let facts = self.facts()?.into_iter();
-        Ok(facts
+    /// All orders about one process: when they went to the mover.
+    pub(crate) fn orders(&self, pid: u32) -> Result<Vec<u64>> {
+        Ok(self
+            .facts()?
+            .into_iter()
             .filter_map(|fact| match fact {
-                Fact::Ordered { seq, now } if about_it(seq) => Some((seq, now)),
+                Fact::Ordered { order, now } if order.target.pid == pid => Some(now),
                 Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => {
                     None
                 }
@@ -184,7 +183,7 @@ impl Controller {
     /// When an order went to the mover.
     pub(crate) fn ordered(&self, wanted: u64) -> Result<Option<u64>> {
         Ok(self.facts()?.into_iter().find_map(|fact| match fact {
-            Fact::Ordered { seq, now } if seq == wanted => Some(now),
+            Fact::Ordered { order, now } if order.seq == wanted => Some(now),
             Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => None,
         }))
     }
@@ -223,6 +222,15 @@ impl Controller {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Stops it and lets its journal be decided anew: what `migrate-ctl replay` says, as JSON.
+    pub(crate) fn replay(&mut self) -> Result<serde_json::Value> {
+        let status = self.stop()?;
+        ensure!(status.success(), "the controller ended with {status}: {}", self.log());
+        let said = say(&format!("replay --output json {}", self.journal))?;
+        ensure!(said.code == Some(0), "replay ended with {said:?}");
+        serde_json::from_str(&said.out).context("the JSON of replay")
     }
 
     /// Asks it to stop, and waits until it has.

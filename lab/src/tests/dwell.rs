@@ -60,9 +60,9 @@ fn short(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Five times that.
+/// Five times that. And the journal of it, decided anew, says the same.
 fn long(lab: &Lab) -> Result<()> {
-    let (worker, controller) = at_home(lab)?;
+    let (worker, mut controller) = at_home(lab)?;
     let break_even = break_even(&controller, &worker)?;
     for (changes, node) in [(1, 1), (2, 0)] {
         dwell(&worker, node, break_even * 5)?;
@@ -73,7 +73,11 @@ fn long(lab: &Lab) -> Result<()> {
         let there = pages_on(worker.pid(), node)?;
         claim(there * 20 >= AT_HOME_PAGES * 19, || format!("{there} pages came to node {node}"))?;
     }
-    Ok(())
+    let reproduced = &controller.replay()?["reproduced"];
+    let [all, same] = ["decisions", "same"].map(|name| reproduced[name].as_u64());
+    claim(all > Some(0) && same == all && reproduced["exact"] == true, || {
+        format!("replay decides otherwise: {reproduced}")
+    })
 }
 
 fn at_home(lab: &Lab) -> Result<(Worker, Controller)> {
