@@ -373,8 +373,8 @@ pub(crate) fn loaded_programs() -> io::Result<Vec<u32>> {
 }
 
 /// Makes a child that shares all memory until one of the two writes to it, and that dies with us.
-/// Whether we are the parent.
-pub(crate) fn fork() -> io::Result<bool> {
+/// The child's number; none in the child.
+pub(crate) fn fork() -> io::Result<Option<u32>> {
     // SAFETY: the workloads that fork have one thread, so that no lock is held by another.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -382,7 +382,7 @@ pub(crate) fn fork() -> io::Result<bool> {
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into())?;
     }
     check(child.into())?;
-    Ok(child > 0)
+    Ok(u32::try_from(child).ok().filter(|child| *child > 0))
 }
 
 /// Ends the calling thread and no other: the process goes on for as long as one is left.

@@ -39,6 +39,8 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         benefit::TESTS,
         placement::TESTS,
     ];
-    let here = [dwell::TESTS, faces::TESTS].into_iter().filter(move |_| reference);
+    let here = [guards::process::TESTS, guards::moves::TESTS, dwell::TESTS, faces::TESTS]
+        .into_iter()
+        .filter(move |_| reference);
     all.into_iter().chain(here).flatten().map(|test| Test { ..*test })
 }

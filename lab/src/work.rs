@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::sys::{self, Usage};
 
 mod acts;
+pub(crate) mod brood;
 pub(crate) mod costs;
 pub(crate) mod pace;
 mod spread;
@@ -25,6 +26,8 @@ pub(crate) enum Work {
     Strand(strand::Strand),
     /// Memory on one node that a thread on each node uses, from the first line on
     Spread(spread::Spread),
+    /// Forks a child that is stranded at once, at each line
+    Brood(brood::Brood),
     /// Touches so many new pages for each line
     Touch {
         #[arg(long)]
@@ -246,6 +249,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
     match *work {
         Work::Strand(ref args) => strand::run(args),
         Work::Spread(ref args) => spread::run(args),
+        Work::Brood(ref args) => brood::run(args),
         Work::Touch { node, pages } => acts::touch(node, pages),
         Work::Rewrite { node, pages } => acts::rewrite(node, pages),
         Work::RewriteHuge { node, pages } => acts::rewrite_huge(node, pages),

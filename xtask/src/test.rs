@@ -185,6 +185,7 @@ mod tests {
                 "6.12 cpuless",
                 "6.12 memoryless",
                 "6.12 two broken",
+                "6.12 cpuless broken",
                 "newest two"
             ]
         );

@@ -75,6 +75,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         accel: args.accel,
         nodes,
         distance: args.distance,
+        tiers: args.topology.is_some_and(Topology::tiers),
         forward: args.forward,
         disks: args.disk,
         timeout: TIMEOUT,

@@ -1,4 +1,9 @@
 //! Does each guard hold back what it is there to hold back?
+//!
+//! Here those that ask the kernel something, on every kernel.
+
+pub(super) mod process;
+pub(super) mod moves;
 
 use std::fs::File;
 use std::io::Read;
@@ -67,14 +72,16 @@ pub(super) fn decided(
         Ok((controller.decisions(worker.pid())?, pages_on(worker.pid(), 0)?))
     };
     let gives = |decisions: &[Decision]| decisions.iter().any(|one| one.reason == reason);
-    // Pages that leave settle it, too: the caller looks at them.
-    let good = |seen: &(Vec<Decision>, u64)| gives(&seen.0) || seen.1 * 20 < pages * 19;
-    let (decisions, left) = until(PATIENCE, look, good)?;
-    let settled = left * 20 < pages * 19 || gives(&decisions);
-    let last = decisions.last();
+    let left = |left: u64| left * 20 < pages * 19;
+    let (decisions, there) = until(PATIENCE, look, |(all, there)| gives(all) || left(*there))?;
+    if left(there) {
+        // The caller looks at them.
+        return Ok(());
+    }
+    let (says, last) = (gives(&decisions), decisions.last());
     // What stays without the guard would stay with it, too: the test proves nothing.
-    ensure!(settled || !lab.broken(), "it stays although nothing stands against it: {last:?}");
-    claim(settled, || format!("no decision says {}: {last:?}", reason.name()))?;
+    ensure!(says || !lab.broken(), "it stays although nothing stands against it: {last:?}");
+    claim(says, || format!("no decision says {}: {last:?}", reason.name()))?;
     std::thread::sleep(LINGER);
     Ok(())
 }

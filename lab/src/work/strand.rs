@@ -147,7 +147,7 @@ fn with_policy(args: &Strand) -> Result<Option<Memory>> {
 /// Memory that a child reads, too: neither has written to it since, so that both map its pages.
 fn share(node: u16, pages: usize) -> Result<Memory> {
     let memory = placed(node, pages)?;
-    if sys::fork().context("fork")? {
+    if sys::fork().context("fork")?.is_some() {
         return Ok(memory);
     }
     loop {

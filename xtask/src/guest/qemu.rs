@@ -70,6 +70,10 @@ fn available() -> Accel {
     if real && ours { Accel::Kvm } else { Accel::Tcg }
 }
 
+/// Of a node without CPUs by the firmware's distances, however slow its tables of latency call it:
+/// a controller that goes by distances alone would think it the best place for what all share.
+const BARE: u32 = 11;
+
 /// Memory, processors, and who is how far from whom.
 fn machine(nodes: &[Node], distance: u32, tiers: bool) -> Vec<String> {
     let memory: u32 = nodes.iter().map(|node| node.memory_mib).sum();
@@ -94,7 +98,9 @@ fn machine(nodes: &[Node], distance: u32, tiers: bool) -> Vec<String> {
     }
     for from in 0..nodes.len() {
         for to in (0..nodes.len()).filter(|to| *to != from) {
-            args.extend(["-numa".into(), format!("dist,src={from},dst={to},val={distance}")]);
+            let bare = tiers && (nodes[from].cpus == 0 || nodes[to].cpus == 0);
+            let val = if bare { BARE } else { distance };
+            args.extend(["-numa".into(), format!("dist,src={from},dst={to},val={val}")]);
         }
     }
     args

@@ -46,6 +46,11 @@ impl Topology {
         }
     }
 
+    /// Whether its firmware tells how slow each node's memory is, beside the distances.
+    pub(crate) fn tiers(self) -> bool {
+        self == Self::Cpuless
+    }
+
     /// Its nodes, by number.
     pub(crate) fn nodes(self) -> Vec<Node> {
         let whole = Node { cpus: 2, memory_mib: 1024 };

@@ -63,8 +63,9 @@ pub(super) fn boots_of(kernel: &str) -> Vec<Boot> {
     }
     let others = [Topology::One, Topology::Four, Topology::Cpuless, Topology::Memoryless];
     let others = others.map(|topology| Boot { topology, ..two.clone() });
-    let broken = Boot { broken: true, ..two.clone() };
-    [two].into_iter().chain(others).chain([broken]).collect()
+    let broken = [Topology::Two, Topology::Cpuless];
+    let broken = broken.map(|topology| Boot { topology, broken: true, ..two.clone() });
+    [two].into_iter().chain(others).chain(broken).collect()
 }
 
 /// Boots guests and counts their verdicts.
@@ -176,7 +177,7 @@ impl Guests {
         let guest = self.rig()?.guest(&name, kernel, &load)?;
         let nodes = boot.topology.nodes();
         let distance = boot.topology.distance();
-        let tiers = boot.topology == Topology::Cpuless;
+        let tiers = boot.topology.tiers();
         let (disks, silence) = (DISKS.to_vec(), Some(SILENCE));
         Ok(Guest { nodes, distance, tiers, disks, timeout: TIMEOUT, silence, ..guest })
     }
