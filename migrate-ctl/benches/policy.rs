@@ -15,8 +15,8 @@ use migrate_ctl::table::{Table, absorb};
 
 /// Processes and nodes of the tick that is timed.
 const FLEET: (usize, usize) = (10_000, 8);
-/// The first ticks allocate.
-const WARM_UP: usize = 50;
+/// The first ticks allocate, and up to the 300th no process exits.
+const WARM_UP: usize = 600;
 const TICKS: usize = 200;
 
 #[derive(Parser)]

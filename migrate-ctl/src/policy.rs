@@ -36,7 +36,7 @@ const ORDER_TICKS: u64 = 2;
 pub fn decide(table: &Table, config: &Config) -> Vec<Decision> {
     let mut budget = Budget::of(table, config);
     let mut due: Vec<Due<'_>> = Vec::new();
-    let mut decisions = Vec::new();
+    let mut decisions = Vec::with_capacity(usize::try_from(table.ran).unwrap_or(0));
     for (seq, (&id, row)) in (table.seq..).zip(table.active()) {
         let ahead = ahead(table, row, config);
         let wish = wish(id, row, ahead.best.or_else(|| forbidden(table, row, config)));

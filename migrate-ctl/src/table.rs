@@ -54,6 +54,8 @@ pub struct Table {
     tokens: Option<f64>,
     /// Number of the first decision of this tick.
     pub(crate) seq: u64,
+    /// Extents that ran in this tick: each has its decision.
+    pub(crate) ran: u64,
     /// Counts ticks.
     pub(crate) round: u64,
     /// Share of the machine's CPU time that was used, 0 to 1.
@@ -119,7 +121,7 @@ pub(crate) struct Row {
     pub(crate) paid: f64,
     class: ClassId,
     /// The order that the mover has, and the remote share when it was given.
-    pub(crate) moving: Option<(Order, f64)>,
+    pub(crate) moving: Option<Box<(Order, f64)>>,
     check: Option<Check>,
     /// How much CPU time a call of it takes.
     pace: Pace,
@@ -209,8 +211,7 @@ impl Table {
     }
 
     fn tick(&mut self, config: &Config, tick: &Tick) {
-        let decided = u64::try_from(self.active().count()).unwrap_or(u64::MAX);
-        self.seq = self.seq.saturating_add(decided);
+        self.seq = self.seq.saturating_add(std::mem::take(&mut self.ran));
         self.round += 1;
         if self.nodes.len() != tick.nodes.len() {
             self.rows.clear();
@@ -243,13 +244,16 @@ impl Table {
         // Idle ticks bring no observation, but their time has passed.
         let seconds = secs(now.saturating_sub(row.seen).max(self.dt));
         row.seen = now;
+        self.ran += u64::from(row.round != self.round);
         row.round = self.round;
         row.comm.clone_from(&domain.comm);
         if row.cgroup != domain.cgroup || row.class == ClassId::default() {
             row.class = self.classes.join(row.class, &domain.cgroup);
             row.cgroup.clone_from(&domain.cgroup);
         }
-        row.allowed.clone_from(&extent.allowed);
+        if row.allowed != extent.allowed {
+            row.allowed.clone_from(&extent.allowed);
+        }
         row.alongside = extent.alongside;
         row.signs.step(domain, extent, now, seconds);
         if extent.mempolicy != Mempolicy::Unknown {
@@ -315,7 +319,7 @@ impl Table {
         self.tokens = self.tokens.map(|left| (left - order.at_most as f64).max(0.0));
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
             let remote = row.costs.remote_share();
-            row.moving = Some((order.clone(), remote));
+            row.moving = Some(Box::new((order.clone(), remote)));
             row.trial = Some(Box::new(Trial::of(order, remote, row.pace.stretch())));
             row.waited = 0;
         }
@@ -336,8 +340,8 @@ impl Table {
 
     fn progress(&mut self, config: &Config, outcome: &Outcome) {
         for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
-            let ours = row.moving.take_if(|(order, _)| order.seq == outcome.seq);
-            let Some((_, before)) = ours else { continue };
+            let ours = row.moving.take_if(|moving| moving.0.seq == outcome.seq);
+            let Some((_, before)) = ours.map(|moving| *moving) else { continue };
             let price = row.costs.price_of(outcome, (&self.prices, &config.policy));
             if outcome.end == End::Done && outcome.moved() > 0 {
                 row.over = Some(Box::new(outcome.clone()));
@@ -471,7 +475,7 @@ impl Table {
 
     /// Orders under way.
     pub(crate) fn orders(&self) -> impl Iterator<Item = &Order> {
-        self.rows.values().filter_map(|row| row.moving.as_ref().map(|(order, _)| order))
+        self.rows.values().filter_map(|row| row.moving.as_deref().map(|(order, _)| order))
     }
 }
 

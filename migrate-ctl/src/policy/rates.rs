@@ -44,8 +44,7 @@ impl Rates {
     pub(crate) fn step(&mut self, costs: &Costs, seconds: f64) {
         let worked: f64 = costs.cpu.iter().sum();
         if self.changed(costs, worked) {
-            let earlier = (self.steady_load, (self.earlier.1 + self.elapsed).min(WINDOW));
-            *self = Self { earlier, ..Self::default() };
+            self.restart();
         }
         let states = costs.loss.len();
         self.loss.resize(states, 0.0);
@@ -69,6 +68,15 @@ impl Rates {
         let least = costs.loss.iter().copied().fold(f64::INFINITY, f64::min);
         if let Some(here) = costs.loss.last() {
             self.lost += here - least;
+        }
+    }
+
+    /// What comes is another stretch.
+    fn restart(&mut self) {
+        self.earlier = (self.steady_load, (self.earlier.1 + self.elapsed).min(WINDOW));
+        (self.elapsed, self.worked, self.load, self.lost) = (0.0, 0.0, 0.0, 0.0);
+        for values in [&mut self.loss, &mut self.cpu, &mut self.pages] {
+            values.clear();
         }
     }
 
