@@ -283,7 +283,11 @@ fn interval(low: f64, [mid, high]: [f64; 2], source: Source) -> Est {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 pub(crate) mod scene;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::test_runner::Config as Runs;
 
+use crate::config::Forecasting;
 use crate::model::{Decision, Est, Mempolicy, Source, Verdict};
 use crate::policy::scene::{Proc, SECOND, Scene, order};
 
@@ -38,8 +39,8 @@ fn a_proc(nodes: usize) -> impl Strategy<Value = Proc> {
     })
 }
 
-fn procs() -> impl Strategy<Value = Vec<Proc>> {
-    prop::collection::vec(a_proc(3), 1..6).prop_map(|mut procs| {
+fn procs(nodes: usize) -> impl Strategy<Value = Vec<Proc>> {
+    prop::collection::vec(a_proc(nodes), 1..6).prop_map(|mut procs| {
         for (pid, proc) in (1..).zip(&mut procs) {
             proc.pid = pid;
         }
@@ -47,13 +48,18 @@ fn procs() -> impl Strategy<Value = Vec<Proc>> {
     })
 }
 
-/// Three nodes: some lack memory or CPUs, or are nearly full.
-fn scene() -> impl Strategy<Value = Scene> {
+/// A machine of two to eight nodes, and its processes.
+fn machine() -> impl Strategy<Value = (Scene, Vec<Proc>)> {
+    (2..=8_usize).prop_flat_map(|nodes| (scene(nodes), procs(nodes)))
+}
+
+/// Some nodes lack memory or CPUs, or are nearly full.
+fn scene(count: usize) -> impl Strategy<Value = Scene> {
     let node = (prop::bool::weighted(0.8), prop::bool::weighted(0.8), 0..400_000_u64, number());
     let constants = (number(), number(), any::<bool>(), 1..=5_usize);
-    (prop::collection::vec(node, 3), constants).prop_map(
-        |(nodes, (latency, price, odd, at_once))| {
-            let mut scene = Scene::new(3);
+    (prop::collection::vec(node, count), constants).prop_map(
+        move |(nodes, (latency, price, odd, at_once))| {
+            let mut scene = Scene::new(count);
             for (obs, (has_cpus, has_memory, free, ratio)) in scene.nodes.values_mut().zip(nodes) {
                 (obs.has_cpus, obs.has_memory, obs.free) = (has_cpus, has_memory, free);
                 if odd {
@@ -81,12 +87,12 @@ fn run(scene: &mut Scene, procs: &[Proc]) -> Vec<Vec<Decision>> {
 }
 
 proptest! {
-    #![proptest_config(Runs { cases: 128, failure_persistence: None, ..Runs::default() })]
+    #![proptest_config(Runs { cases: 128, ..Runs::default() })]
 
     #[test]
-    fn every_move_goes_where_it_may_and_fits(mut scene in scene(), procs in procs()) {
+    fn every_move_goes_where_it_may_and_fits((mut scene, procs) in machine()) {
         for decisions in run(&mut scene, &procs) {
-            let (mut spent, mut into, mut orders) = (0.0, [0.0; 3], 0);
+            let (mut spent, mut into, mut orders) = (0.0, [0.0; 8], 0);
             for decision in &decisions {
                 let Verdict::Move(order) = &decision.verdict else { continue };
                 let node = scene.nodes.get(order.to).expect("the node exists");
@@ -106,8 +112,8 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_processes_does_not_matter(scene in scene(), procs in procs()) {
-        let (mut one, mut other) = (scene, Scene::new(3));
+    fn the_order_of_processes_does_not_matter((scene, procs) in machine()) {
+        let (mut one, mut other) = (scene, Scene::new(2));
         other.nodes = one.nodes.clone();
         other.config = one.config.clone();
         let reversed: Vec<Proc> = procs.iter().rev().cloned().collect();
@@ -117,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn every_active_process_gets_one_finite_decision(mut scene in scene(), procs in procs()) {
+    fn every_active_process_gets_one_finite_decision((mut scene, procs) in machine()) {
         let mut seq = None;
         for decisions in run(&mut scene, &procs) {
             assert_eq!(decisions.len(), procs.len());
@@ -137,19 +143,25 @@ proptest! {
 
     #[test]
     fn a_process_that_stays_put_moves_at_most_once(
-        on in 0..3_usize,
-        pages in prop::collection::vec(0.0..200_000.0_f32, 3),
+        pages in prop::collection::vec(0.0..200_000.0_f32, 2..=8),
+        on in 0..8_usize,
         seconds in 0.01..4.0_f64,
+        forecast in prop_oneof![
+            Just(Forecasting::Learned),
+            Just(Forecasting::Off),
+            Just(Forecasting::Always(0.02)),
+        ],
     ) {
-        let mut scene = Scene::new(3);
-        let mut proc = Proc::new(1, on, seconds, &pages);
+        let mut scene = Scene::new(pages.len());
+        scene.config.policy.forecast = forecast;
+        let mut proc = Proc::new(1, on % pages.len(), seconds, &pages);
         let mut moves = 0;
         for _ in 0..600 {
             let decisions = scene.tick(std::slice::from_ref(&proc));
             if let Some(order) = order(&decisions).cloned() {
                 scene.carry_out(&order);
                 moves += 1;
-                proc.pages = vec![0.0; 3];
+                proc.pages.fill(0.0);
                 proc.pages[usize::from(order.to.0)] = pages.iter().sum();
             }
         }
