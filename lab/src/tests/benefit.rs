@@ -53,10 +53,9 @@ fn scores(_lab: &Lab) -> Result<()> {
 /// Holds the score of a move against what the loop has felt of it, which is returned.
 fn judge(controller: &Controller, worker: &mut Worker, far: Paced) -> Result<f64> {
     let pid = worker.pid();
-    let moved = controller.first_outcome(pid, PATIENCE)?;
-    ensure!(moved.is_some(), "no move: {}", controller.log());
-    let left = pages_on(pid, 0)?;
-    ensure!(left * 20 < MIB * 256, "{left} pages are still on node 0");
+    // An order that waits too long behind the other one is given anew.
+    let left = until(PATIENCE, || pages_on(pid, 0), |left| left * 20 < MIB * 256)?;
+    ensure!(left * 20 < MIB * 256, "{left} pages are still on node 0: {}", controller.log());
     paced(worker)?;
     let scores = until(PATIENCE, || controller.scores(pid), |scores| !scores.is_empty())?;
     let near = paced(worker)?;
