@@ -22,6 +22,8 @@ use crate::sys;
 const BINARY: &str = "/bin/migrate-ctl";
 /// The emulator is slow while it verifies probes.
 const START: Duration = Duration::from_secs(60);
+/// Still slower in a far guest, where it counts each access.
+const LOAD: Duration = Duration::from_secs(120);
 /// As a machine with two sockets would have it.
 const LATENCY_RATIO: &str = "--latency-ratio 2.1";
 /// Nothing is, unless a test is about it: what it waits for might be.
@@ -323,24 +325,67 @@ fn without(command: &mut Command, capabilities: &'static [u32]) {
 }
 
 fn finish(command: &mut Command) -> Result<Said> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("start {BINARY}"))?;
-    let end = Instant::now() + START;
-    while child.try_wait().context("wait for migrate-ctl")?.is_none() {
-        if Instant::now() > end {
-            child.kill().context("kill migrate-ctl")?;
-            break;
+    Running::spawn(command)?.end(START)
+}
+
+/// `migrate-ctl` while it runs to its end. It is killed when this is dropped.
+pub(crate) struct Running {
+    child: Child,
+    log: String,
+}
+
+impl Running {
+    /// Returns once it has said so on stderr.
+    pub(crate) fn until_it_says(words: &str, sign: &str) -> Result<Self> {
+        let mut running = Self::spawn(Command::new(BINARY).args(words.split_whitespace()))?;
+        let end = Instant::now() + LOAD;
+        while !running.err().contains(sign) {
+            let ended = running.child.try_wait().context("wait for migrate-ctl")?.is_some();
+            if ended || Instant::now() > end {
+                bail!("it does not say {sign:?}: {}", running.err());
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        Ok(running)
     }
-    let output = child.wait_with_output().context("read what migrate-ctl said")?;
-    Ok(Said {
-        code: output.status.code(),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+
+    fn spawn(command: &mut Command) -> Result<Self> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let log = format!("/tmp/said-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let err = File::create(&log).with_context(|| format!("create {log}"))?;
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(err);
+        let child = command.spawn().with_context(|| format!("start {BINARY}"))?;
+        Ok(Self { child, log })
+    }
+
+    /// What it has said by its end, which comes after so long at the latest. It says less than a
+    /// pipe holds.
+    pub(crate) fn end(mut self, patience: Duration) -> Result<Said> {
+        let end = Instant::now() + patience;
+        let code = loop {
+            if let Some(status) = self.child.try_wait().context("wait for migrate-ctl")? {
+                break status.code();
+            }
+            if Instant::now() > end {
+                self.child.kill().context("kill migrate-ctl")?;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut out = String::new();
+        let pipe = self.child.stdout.as_mut().context("no pipe")?;
+        pipe.read_to_string(&mut out).context("read what it said")?;
+        Ok(Said { code, out, err: self.err() })
+    }
+
+    fn err(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

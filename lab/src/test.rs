@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use migrate_ctl::probes::{Counts, Probes};
 use migrate_ctl::topology::Topology;
 
-use crate::controller::Controller;
+use crate::controller::{Controller, Running};
 use crate::tests;
 
 #[derive(clap::Args)]
@@ -181,6 +181,13 @@ impl Lab {
         } else {
             Controller::measuring(&format!("--mode enforce --without {FAULT_TIME} {words}"))
         }
+    }
+
+    /// An assessment of one process, for so many seconds from now on.
+    pub(crate) fn assess(&self, pid: u32, seconds: u64) -> Result<Running> {
+        self.unload();
+        let words = format!("--include pid:{pid} --without {FAULT_TIME} --output json");
+        Running::until_it_says(&format!("assess --for {seconds}s {words}"), "watching for")
     }
 
     fn controller(&self, mode: &str, words: &str) -> Result<Controller> {

@@ -1,5 +1,6 @@
 //! All VM tests, by subject.
 
+mod assess;
 mod benefit;
 mod control;
 mod counts;
@@ -36,6 +37,7 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         machines::TESTS,
         input::TESTS,
         far::TESTS,
+        assess::TESTS,
         benefit::TESTS,
         placement::TESTS,
     ];
