@@ -3,7 +3,7 @@
 //! Seconds lost by the application: the waits of its threads while it is
 //! moved, and the mover's CPU time as far as somebody wanted that CPU. Each
 //! pair of nodes and page size begins with the configured prior, which weighs
-//! as much as [`PRIOR_PAGES`] pages. There is one mover so far, so that there
+//! as much as `PRIOR_PAGES` pages. There is one mover so far, so that there
 //! is no price by mover.
 
 use serde::{Deserialize, Serialize};

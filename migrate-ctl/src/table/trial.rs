@@ -7,9 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Est, Nanos, Node, Order, PidRef, Source};
+use crate::model::{Est, Nanos, Node, Order, Outcome, PidRef, Source};
 use crate::policy::moments::Moments;
 use crate::policy::pace;
+use crate::table::{Row, feedback, secs};
 
 /// What was predicted of a move, and what came.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +94,43 @@ impl Trial {
             0.0
         };
         Est { source: Source::CpuPlacement, ..ordered(self.predicted.times(part)) }
+    }
+}
+
+impl Row {
+    /// The move is over and has cost so much: from now on its effect is watched.
+    pub(super) fn watch(&mut self, outcome: &Outcome, cost: f64, ends: Nanos) {
+        self.pace.restart();
+        if let Some(trial) = &mut self.trial {
+            trial.paid = (outcome.caller > 0).then_some(cost);
+            trial.watch(ends);
+        }
+    }
+
+    pub(super) fn score(&mut self, now: Nanos) -> Option<Score> {
+        let trial = self.trial.as_ref()?;
+        let score = trial.over(now, self.costs.remote_share(), &self.pace.stretch())?;
+        if score.hurt() {
+            self.hurt_by = Some(trial.to);
+        }
+        self.trial = None;
+        Some(score)
+    }
+
+    /// It stays for comparison.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.held_back)
+    }
+
+    /// Seconds until its trial is over.
+    pub(crate) fn watched_for(&self, now: Nanos) -> f64 {
+        let ends = self.trial.as_ref().and_then(|trial| trial.ends());
+        ends.map_or(0.0, |ends| secs(ends.saturating_sub(now)))
+    }
+
+    /// Whether a move of it is to be held back now.
+    pub(crate) fn draws(&self, id: PidRef, share: f64) -> bool {
+        self.compared != Some(self.home.since) && feedback::draws(id, self.home.since, share)
     }
 }
 
