@@ -132,13 +132,24 @@ fn full(lab: &Lab) -> Result<()> {
 }
 
 fn rate_limit(lab: &Lab) -> Result<()> {
-    // 48 MiB at once and 1 MiB a second: the first takes 32 of them, and a quarter of a minute
-    // passes before there are enough for the second.
-    let first = stranded(STRAND)?;
-    stays(lab, STRAND, "--include comm:lab --burst 48 --rate 1", Reason::RateLimit)?;
-    let left = pages_on(first.pid(), 0)?;
-    ensure!(left * 20 < STRAND_PAGES, "the first did not move: {left} pages are on node 0");
-    Ok(())
+    // 48 MiB at once and 1 MiB a second: 32 of them go with one, and a quarter of a minute passes
+    // before there are enough for the other.
+    let workers = [stranded(STRAND)?, stranded(STRAND)?];
+    let controller = lab.enforce("--include comm:lab --burst 48 --rate 1")?;
+    let look = || -> Result<(bool, usize)> {
+        let (mut waits, mut gone) = (false, 0);
+        for worker in &workers {
+            let decisions = controller.decisions(worker.pid())?;
+            waits |= decisions.iter().any(|one| one.reason == Reason::RateLimit);
+            gone += usize::from(pages_on(worker.pid(), 0)? * 20 < STRAND_PAGES);
+        }
+        Ok((waits, gone))
+    };
+    let (waits, gone) = until(PATIENCE, look, |(waits, gone)| (*waits && *gone > 0) || *gone > 1)?;
+    claim(waits && gone == 1, || format!("{gone} of 2 were moved; one waits: {waits}"))?;
+    std::thread::sleep(LINGER);
+    let (_, gone) = look()?;
+    claim(gone == 1, || format!("{gone} of 2 were moved"))
 }
 
 fn cpuset(lab: &Lab) -> Result<()> {
