@@ -39,7 +39,7 @@ fn scores(_lab: &Lab) -> Result<()> {
     // First, since the emulator is slow to load probes beside two loops.
     let controller = Controller::measuring("--mode observe --horizon 15 --include comm:lab")?;
     let mut reads = stranded("--reads 512")?;
-    let mut computes = stranded("--reads 0 --steps 200000")?;
+    let mut computes = stranded("--reads 0 --steps 20000")?;
     std::thread::sleep(HORIZON);
     let far = [paced(&mut reads)?, paced(&mut computes)?];
     let said = controller::say("mode enforce")?;
