@@ -14,7 +14,7 @@ use crate::paths::say;
 /// and the tests of what kernels differ in.
 pub(super) const REFERENCE: &str = "6.12";
 /// All tests of a boot together, emulated on a slow machine.
-const TIMEOUT: Duration = Duration::from_secs(20 * 60);
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// More than twice what the longest test takes.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 /// MiB of /dev/vda, which fills the page cache, and of /dev/vdb, which is for swap.
