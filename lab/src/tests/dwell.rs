@@ -25,7 +25,7 @@ const TICK: &str = "--tick 0.2";
 const TRIPS: u32 = 12;
 
 pub(crate) const TESTS: &[Test] = &[
-    test("a_stranded_process_is_moved_once", Off::Mode, once),
+    test("a_stranded_process_is_moved_once", Off::Nothing, once),
     test("a_short_dwell_is_not_followed", Off::Nothing, short),
     test("a_long_dwell_is_followed_once", Off::Mode, long),
 ];
