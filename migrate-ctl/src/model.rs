@@ -240,6 +240,9 @@ pub struct DomainObs {
     /// `read(2)`, `write(2)` and their kin since it was looked at last, 0 the first time: the work
     /// that the kernel sees of it without a probe.
     pub calls: u64,
+    /// CPU time since then, read beside the calls: `cpu` is of another moment of the tick, which would
+    /// blur what a call takes.
+    pub calls_cpu: Nanos,
     /// Page faults since it was looked at last; 0 the first time.
     pub faults: Faults,
     /// Faults of this tick on pages that were in swap.
@@ -273,6 +276,7 @@ impl DomainObs {
             cpu: NodeVec::filled(nodes, 0),
             threads: 1,
             calls: 0,
+            calls_cpu: 0,
             faults: Faults::default(),
             swapped_in: 0,
             waited: 0,

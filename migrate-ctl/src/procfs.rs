@@ -49,6 +49,8 @@ pub struct Process {
     pub faults: Faults,
     /// `read(2)`, `write(2)` and their kin since it started; 0 where the kernel does not count.
     pub calls: u64,
+    /// User and system time, in clock ticks, read just before `calls`.
+    pub ticks: u64,
 }
 
 /// Resident pages of a process by class, as the kernel counts them.
@@ -108,6 +110,7 @@ pub fn foreign_pid_namespace(root: &Path) -> io::Result<Option<String>> {
 pub fn process(root: &Path, pid: u32) -> Option<Process> {
     let folder = root.join(format!("proc/{pid}"));
     let stat = Stat::read(&folder.join("stat"))?;
+    let calls = io_calls(&folder);
     let status = read_bounded(&folder.join("status"), PROCESS_LIMIT).ok()?;
     let status = String::from_utf8_lossy(&status);
     // Absent on kernels without cgroups.
@@ -136,7 +139,8 @@ pub fn process(root: &Path, pid: u32) -> Option<Process> {
         },
         threads: stat.threads,
         faults: stat.faults,
-        calls: io_calls(&folder),
+        calls,
+        ticks: stat.ticks,
     })
 }
 

@@ -57,8 +57,8 @@ pub struct Sampler {
     /// Cumulative CPU time by thread, where sampling is refused.
     threads: BTreeMap<(PidRef, u32), Nanos>,
     known: BTreeMap<u32, Known>,
-    /// Of each process looked at: its faults, its resident set and its calls then.
-    seen: BTreeMap<PidRef, (Faults, Pages, u64)>,
+    /// Of each process looked at: its faults, its resident set, its calls and its CPU time then.
+    seen: BTreeMap<PidRef, (Faults, Pages, u64, u64)>,
     pool: Pool,
     late: Vec<LateProcess>,
     totals: Totals,
@@ -330,12 +330,13 @@ impl Sampler {
                 allowed,
             };
             let resident = process.resident.anonymous + process.resident.other();
-            let now = (process.faults, resident, process.calls);
-            let (faults, before, calls) = self.seen.insert(id, now).unwrap_or(now);
+            let now = (process.faults, resident, process.calls, process.ticks);
+            let (faults, before, calls, ticks) = self.seen.insert(id, now).unwrap_or(now);
             domains.push(DomainObs {
                 id,
                 threads: process.threads,
                 calls: process.calls.saturating_sub(calls),
+                calls_cpu: process.ticks.saturating_sub(ticks) * NANOS_PER_CLOCK_TICK,
                 faults: process.faults.since(faults),
                 swapped_in: delta.swapped_in,
                 waited: delta.waited,

@@ -285,8 +285,7 @@ impl Table {
             // It has gone elsewhere: nobody can tell what the move has brought.
             row.trial = None;
         }
-        let used = row.costs.cpu.iter().sum();
-        row.pace.step(seconds, used, domain.calls, row.costs.slowness);
+        row.pace.step(seconds, secs(domain.calls_cpu), domain.calls, row.costs.slowness);
         row.wait = row.forecast(config, extent.id.domain, class);
         if let Some(checked) = row.check(self.round) {
             row.settle(config, now, checked.helped);

@@ -77,8 +77,8 @@ fn what_is_only_assumed_is_said_to_be() {
 #[test]
 fn what_a_process_shows_of_itself_takes_the_place_of_the_prior() {
     let mut machine = Machine::new(2);
-    machine.run(20, &[DomainObs { calls: 900, ..near(1) }]);
-    machine.run(40, &[DomainObs { calls: 500, ..far(1) }]);
+    machine.run(20, &[paced(900, near(1))]);
+    machine.run(40, &[paced(500, far(1))]);
     let report = machine.report();
     let total = &report.total.sums;
     let truth = 40.0 * (1.0 - 1.0 / 1.8);
@@ -263,6 +263,11 @@ fn far(pid: u32) -> DomainObs {
 
 fn bound(domain: DomainObs, boundness: Est) -> DomainObs {
     DomainObs { boundness, ..domain }
+}
+
+/// So many calls in its second of CPU time.
+fn paced(calls: u64, domain: DomainObs) -> DomainObs {
+    DomainObs { calls, calls_cpu: SECOND, ..domain }
 }
 
 /// A thousand hint faults of one kind, and what was moved then.

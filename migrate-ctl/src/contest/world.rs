@@ -99,8 +99,13 @@ fn put(domain: &mut DomainObs, place: &NodeVec<f32>, nodes: &NodeVec<NodeObs>) {
         return;
     }
     let was = shares(&extent.pages);
+    let all = |cpu: &NodeVec<Nanos>| cpu.values().map(|&nanos| nanos as f64).sum::<f64>();
+    let before = all(&domain.cpu);
     for (obs, cpu) in nodes.values().zip(domain.cpu.values_mut()) {
         *cpu = again(*cpu, stretch(bound, obs, &was), stretch(bound, obs, place));
+    }
+    if before > 0.0 {
+        domain.calls_cpu = again(domain.calls_cpu, before, all(&domain.cpu));
     }
     let source = Source::Prior;
     extent.pages = NodeVec::from_fn(count, |n| Est::exact((place[n] * total).round(), source));

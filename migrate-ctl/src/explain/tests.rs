@@ -59,6 +59,7 @@ fn process(pid: u32) -> Process {
         threads: 1,
         faults: crate::model::Faults::default(),
         calls: 0,
+        ticks: 0,
     }
 }
 

@@ -52,7 +52,7 @@ fn a_kill_at_any_byte_costs_at_most_the_last_record() {
 fn each_file_stays_below_half_of_the_limit_and_begins_with_all_that_is_known() {
     const LIMIT: u64 = 200_000;
     let folder = Folder::new("limit");
-    let written = run(&folder.file(), LIMIT, 1_500);
+    let written = run(&folder.file(), LIMIT, 1_600);
     for path in [folder.file(), folder.path("journal.1")] {
         assert!(fs::metadata(&path).unwrap().len() <= LIMIT / 2, "{path:?}");
         let (facts, torn) = whole(&path);

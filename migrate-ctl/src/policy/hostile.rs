@@ -79,10 +79,10 @@ fn node() -> impl Strategy<Value = NodeObs> {
 fn domain() -> impl Strategy<Value = DomainObs> {
     let id = (1..5_u32, prop_oneof![Just(1), Just(u64::MAX)])
         .prop_map(|(pid, start)| PidRef { pid, start });
-    let seen = (vector(count()), est(), count(), count(), count(), any::<i64>());
+    let seen = (vector(count()), est(), count(), count(), count(), count(), any::<i64>());
     let extent = (vector(est()), count(), number(), count(), vector(any::<bool>()));
     (id, seen, extent, prop::option::of(number())).prop_map(|(id, seen, extent, unmovable)| {
-        let (cpu, boundness, calls, waited, swapped_in, grown) = seen;
+        let (cpu, boundness, calls, calls_cpu, waited, swapped_in, grown) = seen;
         let (pages, resident, huge, alongside, allowed) = extent;
         let extent = ExtentObs {
             pages,
@@ -97,6 +97,7 @@ fn domain() -> impl Strategy<Value = DomainObs> {
             cpu,
             boundness,
             calls,
+            calls_cpu,
             waited,
             swapped_in,
             grown,

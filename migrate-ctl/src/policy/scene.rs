@@ -122,8 +122,9 @@ impl Proc {
         let mut domain = DomainObs {
             comm: "redis-server".into(),
             cgroup: "/jobs/a".into(),
-            cpu,
             calls: self.calls,
+            calls_cpu: cpu.values().sum(),
+            cpu,
             boundness: Config::default().policy.boundness,
             extents: vec![extent],
             ..DomainObs::idle(self.id(), self.cpu.len())

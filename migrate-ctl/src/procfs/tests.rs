@@ -18,6 +18,7 @@ fn reads_a_process() {
             threads: 5,
             faults: Faults { minor: 1, major: 3 },
             calls: 30,
+            ticks: 250,
         }
     );
     assert_eq!(start_of(&root(), 100), Some(4711));
