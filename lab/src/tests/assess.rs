@@ -61,7 +61,7 @@ fn stranded(lab: &Lab) -> Result<()> {
     let far = paced(&mut worker)?;
     let total = &report["total"];
     let recoverable = total["recoverable"]["mid"].as_f64().context("nothing recoverable")?;
-    let saved = saved_by_enforcing(lab, &mut worker, far)?;
+    let saved = saved_by_enforcing(lab, &mut worker, far.lap_since(&began))?;
     let seconds = (far.cpu_nanos - began.cpu_nanos) as f64 / 1e9;
     tell(&format!(
         "assess: {recoverable:.2} s recoverable; of {seconds:.2} s far away enforcing saves \
@@ -75,17 +75,16 @@ fn stranded(lab: &Lab) -> Result<()> {
     claim(verdict.starts_with("NUMA matters here"), || verdict.to_owned())
 }
 
-/// Share of the CPU time of a lap that is saved once we have moved the memory, by the workload's
-/// own clock.
-fn saved_by_enforcing(lab: &Lab, worker: &mut Worker, far: Paced) -> Result<f64> {
+/// Share of the CPU time of a lap, which was so many ns, that is saved once we have moved the
+/// memory, by the workload's own clock.
+fn saved_by_enforcing(lab: &Lab, worker: &mut Worker, far: f64) -> Result<f64> {
     const WATCHED: Duration = Duration::from_secs(10);
     let controller = lab.measuring(&format!("--hold-back 0 --include pid:{}", worker.pid()))?;
     let moved = controller.first_outcome(worker.pid(), PATIENCE)?;
     claim(moved.is_some(), || format!("it was not moved: {}", controller.log()))?;
-    paced(worker)?;
+    let began = paced(worker)?;
     std::thread::sleep(WATCHED);
-    let near = paced(worker)?;
-    Ok(1.0 - near.quick_nanos as f64 / far.quick_nanos as f64)
+    Ok(1.0 - paced(worker)?.lap_since(&began) / far)
 }
 
 fn paced(worker: &mut Worker) -> Result<Paced> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use migrate_ctl::model::{Est, Source};
+use migrate_ctl::table::trial::Score;
 
 use crate::controller::{self, Controller};
 use crate::nodes;
@@ -38,44 +39,51 @@ pub(crate) const TESTS: &[Test] = &[Test {
 fn scores(_lab: &Lab) -> Result<()> {
     // First, since the emulator is slow to load probes beside two loops.
     let controller = Controller::measuring("--mode observe --horizon 15 --include comm:lab")?;
-    let mut reads = stranded("--reads 512")?;
-    let mut computes = stranded("--reads 0 --steps 20000")?;
+    let mut loops = [stranded("--reads 512")?, stranded("--reads 0 --steps 20000")?];
+    let began = each(&mut loops)?;
     std::thread::sleep(HORIZON);
-    let far = [paced(&mut reads)?, paced(&mut computes)?];
+    let far = each(&mut loops)?;
     let said = controller::say("mode enforce")?;
     ensure!(said.code == Some(0), "mode enforce: {said:?}");
-    let (felt, nothing) =
-        (judge(&controller, &mut reads, far[0])?, judge(&controller, &mut computes, far[1])?);
-    ensure!(felt > FELT && nothing.abs() < FELT, "the loops felt {felt:.3} and {nothing:.3}");
-    Ok(())
+    for worker in &loops {
+        let left = until(PATIENCE, || pages_on(worker.pid(), 0), |left| left * 20 < MIB * 256)?;
+        ensure!(left * 20 < MIB * 256, "{left} pages are still on node 0: {}", controller.log());
+    }
+    let came = each(&mut loops)?;
+    let scores = [score(&controller, &loops[0])?, score(&controller, &loops[1])?];
+    let near = each(&mut loops)?;
+    let felt = [0, 1]
+        .map(|one: usize| 1.0 - near[one].lap_since(&came[one]) / far[one].lap_since(&began[one]));
+    ensure!(felt[0] > FELT && felt[1].abs() < FELT, "the loops felt {felt:?}");
+    felt.into_iter().zip(scores).try_for_each(|(felt, score)| holds(felt, score.realised))
 }
 
-/// Holds the score of a move against what the loop has felt of it, which is returned.
-fn judge(controller: &Controller, worker: &mut Worker, far: Paced) -> Result<f64> {
-    let pid = worker.pid();
-    // An order that waits too long behind the other one is given anew.
-    let left = until(PATIENCE, || pages_on(pid, 0), |left| left * 20 < MIB * 256)?;
-    ensure!(left * 20 < MIB * 256, "{left} pages are still on node 0: {}", controller.log());
-    paced(worker)?;
-    let scores = until(PATIENCE, || controller.scores(pid), |scores| !scores.is_empty())?;
-    let near = paced(worker)?;
-    let score = scores.first().with_context(|| format!("no score: {}", controller.log()))?;
-    let truth = 1.0 - near.quick_nanos as f64 / far.quick_nanos as f64;
-    let Est { low, mid, high, source } = score.realised;
-    say(&format!("benefit: felt {truth:.3}, scored {mid:.3} ({low:.3} to {high:.3})"));
+fn score(controller: &Controller, worker: &Worker) -> Result<Score> {
+    let scores = || controller.scores(worker.pid());
+    let scores = until(PATIENCE, scores, |scores| !scores.is_empty())?;
+    scores.first().copied().with_context(|| format!("no score: {}", controller.log()))
+}
+
+/// The share that was scored holds what the loop has felt.
+fn holds(felt: f64, scored: Est) -> Result<()> {
+    let Est { low, mid, high, source } = scored;
+    say(&format!("benefit: felt {felt:.3}, scored {mid:.3} ({low:.3} to {high:.3})"));
     claim(source == Source::Pace, || format!("scored by {}", source.name()))?;
-    claim(f64::from(low) <= truth && truth <= f64::from(high), || {
-        format!("the loop felt {truth:.3}, scored was {mid:.3} ({low:.3} to {high:.3})")
+    claim(f64::from(low) <= felt && felt <= f64::from(high), || {
+        format!("the loop felt {felt:.3}, scored was {mid:.3} ({low:.3} to {high:.3})")
     })?;
-    claim(high - low < WIDEST, || format!("{low:.3} to {high:.3} says nothing"))?;
-    Ok(truth)
+    claim(high - low < WIDEST, || format!("{low:.3} to {high:.3} says nothing"))
 }
 
 fn stranded(work: &str) -> Result<Worker> {
-    let mut worker = Worker::start(&format!("pace --node 0 --mib {MIB} {work}"))?;
+    let worker = Worker::start(&format!("pace --node 0 --mib {MIB} {work}"))?;
     nodes::run_all_on(worker.pid(), 1)?;
-    paced(&mut worker)?;
     Ok(worker)
+}
+
+fn each(loops: &mut [Worker; 2]) -> Result<[Paced; 2]> {
+    let [one, other] = loops;
+    Ok([paced(one)?, paced(other)?])
 }
 
 fn paced(worker: &mut Worker) -> Result<Paced> {
