@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 use migrate_ctl::journal::reader;
 use migrate_ctl::journal::view::{View, What};
 use migrate_ctl::model::{Decision, Order, Outcome};
-use migrate_ctl::table::trial::Score;
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -44,7 +43,6 @@ pub(crate) enum Fact {
     Decision(Decided),
     Ordered { order: Order, now: u64 },
     Outcome(Outcome),
-    Score(Score),
 }
 
 /// What the lab reads of a decision.
@@ -143,8 +141,7 @@ impl Controller {
                 }
                 What::Ordered(order) => Some(Fact::Ordered { order, now: entry.at }),
                 What::Outcome(outcome) => Some(Fact::Outcome(outcome)),
-                What::Score(score) => Some(Fact::Score(score)),
-                What::Settings(_) | What::HeldBack(_) => None,
+                What::Settings(_) | What::HeldBack(_) | What::Score(_) => None,
             }));
         }
         Ok(facts)
@@ -162,7 +159,7 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Decision(decided) => Some(decided),
-                Fact::Ordered { .. } | Fact::Outcome(_) | Fact::Score(_) => None,
+                Fact::Ordered { .. } | Fact::Outcome(_) => None,
             })
             .filter(|decided| decided.decision.extent.domain.pid == pid)
             .collect())
@@ -175,9 +172,7 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Ordered { order, now } if order.target.pid == pid => Some(now),
-                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => {
-                    None
-                }
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
             })
             .collect())
     }
@@ -186,7 +181,7 @@ impl Controller {
     pub(crate) fn ordered(&self, wanted: u64) -> Result<Option<u64>> {
         Ok(self.facts()?.into_iter().find_map(|fact| match fact {
             Fact::Ordered { order, now } if order.seq == wanted => Some(now),
-            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => None,
+            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
         }))
     }
 
@@ -197,19 +192,10 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Outcome(outcome) => Some(outcome),
-                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Score(_) => None,
+                Fact::Ordered { .. } | Fact::Decision(_) => None,
             })
             .filter(|outcome| outcome.target.pid == pid)
             .collect())
-    }
-
-    /// What was predicted of its moves, and what came.
-    pub(crate) fn scores(&self, pid: u32) -> Result<Vec<Score>> {
-        let scores = self.facts()?.into_iter().filter_map(|fact| match fact {
-            Fact::Score(score) => Some(score),
-            Fact::Outcome(_) | Fact::Ordered { .. } | Fact::Decision(_) => None,
-        });
-        Ok(scores.filter(|score| score.target.pid == pid).collect())
     }
 
     /// Waits for the end of a first move of a process; none where there is none in time.

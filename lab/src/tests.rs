@@ -1,7 +1,6 @@
 //! All VM tests, by subject.
 
 mod assess;
-mod benefit;
 mod control;
 mod counts;
 mod dwell;
@@ -38,7 +37,6 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         input::TESTS,
         far::TESTS,
         assess::TESTS,
-        benefit::TESTS,
         placement::TESTS,
     ];
     let here = [guards::process::TESTS, guards::moves::TESTS, dwell::TESTS, faces::TESTS]

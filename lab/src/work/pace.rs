@@ -51,13 +51,6 @@ pub(crate) struct Paced {
     pub(crate) quick_nanos: u64,
 }
 
-impl Paced {
-    /// CPU time of a lap since then, ns: all that it took, disturbances too.
-    pub(crate) fn lap_since(&self, before: &Self) -> f64 {
-        (self.cpu_nanos - before.cpu_nanos) as f64 / (self.laps - before.laps).max(1) as f64
-    }
-}
-
 /// Laps from `ready` on; says at each line how far it has come.
 pub(super) fn run(args: &Pace) -> Result<()> {
     ensure!(args.mib.is_power_of_two(), "{} MiB is no power of two", args.mib);
