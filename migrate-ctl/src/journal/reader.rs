@@ -16,7 +16,7 @@ const LONGEST_LINE: u64 = 64;
 /// Why a journal cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    #[error("cannot read the journal {}: {source}", path.display())]
+    #[error("cannot read the journal {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is no journal; name a file that `migrate-ctl run --journal` wrote", .0.display())]
     NoJournal(PathBuf),
