@@ -21,7 +21,7 @@ use crate::setup::{self, Part};
 use crate::{kernels, lint};
 
 use guests::{Boot, Guests};
-use tally::Tally;
+use tally::{Tally, verdict};
 
 /// The test on the machine that we are on.
 const HOST: &str = "on_this_machine_run_does_as_doctor_says";
@@ -85,6 +85,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         tally.fail("test run", "no test ran: --only takes a part of a test's name");
     }
     say(format!("all of it took {} s", start.elapsed().as_secs()));
+    for failure in &tally.failures {
+        say(format!("FAILED  {failure}"));
+    }
     say(tally.to_string());
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -150,6 +153,9 @@ fn count_units(command: &mut Command, tally: &mut Tally) -> Result<()> {
         tally.passed += passed;
         tally.failed += failed;
     }
+    tally
+        .failures
+        .extend(text.lines().filter(|line| verdict(line) == Some(false)).map(str::to_owned));
     say(format!("{sets} sets of unit tests"));
     if !output.status.success() {
         say(text.trim_end());

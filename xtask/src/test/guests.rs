@@ -81,7 +81,8 @@ pub(super) struct Guests {
 #[derive(Default)]
 struct Seen {
     passed: u32,
-    failed: u32,
+    /// A line of each.
+    failed: Vec<String>,
 }
 
 impl Guests {
@@ -134,7 +135,7 @@ impl Guests {
         let mut lost_at = None;
         // The emulator loses a guest now and then while the kernel patches itself. What failed
         // before that stays failed: it is not asked again, nor is a test that is lost twice.
-        while end == End::Died && seen.failed == 0 && lost_at != Some(seen.passed) {
+        while end == End::Died && seen.failed.is_empty() && lost_at != Some(seen.passed) {
             lost_at = Some(seen.passed);
             self.rebooted += 1;
             let log = guest::keep_log(&guest.name)?;
@@ -144,8 +145,10 @@ impl Guests {
             end = watch(&guest, label, &mut seen)?;
         }
         tally.passed += seen.passed;
-        tally.failed += seen.failed;
-        if let Some(why) = self.complaint(end, &seen) {
+        tally.failed += seen.failed.len();
+        let complaint = self.complaint(end, &seen);
+        tally.failures.extend(seen.failed);
+        if let Some(why) = complaint {
             let log = guest::log(&guest.name);
             tally.fail(&format!("guest {label}"), &format!("{why}; log: {}", log.display()));
         }
@@ -188,10 +191,10 @@ impl Guests {
             End::Died => Some("the guest died without a verdict".to_owned()),
             End::TimedOut => Some(format!("no verdict within {} s", TIMEOUT.as_secs())),
             // With --only, a boot may have nothing to say.
-            End::Exit(0) if seen.passed + seen.failed == 0 && self.only.is_none() => {
+            End::Exit(0) if seen.passed == 0 && seen.failed.is_empty() && self.only.is_none() => {
                 Some("no test ran".to_owned())
             }
-            End::Exit(code) if code != 0 && seen.failed == 0 => {
+            End::Exit(code) if code != 0 && seen.failed.is_empty() => {
                 Some(format!("its command ended with {code}, and no test said why"))
             }
             End::Exit(_) => None,
@@ -207,8 +210,9 @@ fn watch(guest: &Guest, label: &str, seen: &mut Seen) -> Result<End> {
             say(format!("{label}: {line}"));
         }
         Some(false) => {
-            seen.failed += 1;
-            say(format!("{label}: {line}"));
+            let line = format!("{label}: {line}");
+            say(&line);
+            seen.failed.push(line);
         }
         None => {}
     })

@@ -10,7 +10,9 @@ use crate::paths::say;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) passed: u32,
-    pub(super) failed: u32,
+    pub(super) failed: usize,
+    /// A line of each, told once more at the end, where it is looked for.
+    pub(super) failures: Vec<String>,
 }
 
 impl Tally {
@@ -27,8 +29,9 @@ impl Tally {
 
     /// Prints and counts a failure.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
-        self.failed += 1;
         say(format!("FAILED  {name}: {why}"));
+        self.failed += 1;
+        self.failures.push(format!("{name}: {}", why.lines().next().unwrap_or_default()));
     }
 }
 
@@ -39,7 +42,7 @@ impl fmt::Display for Tally {
 }
 
 /// Passed and failed of cargo's line at the end of a set of tests.
-pub(super) fn summary(line: &str) -> Option<(u32, u32)> {
+pub(super) fn summary(line: &str) -> Option<(u32, usize)> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut counts = counts.split("; ");
     let passed = counts.next()?.strip_suffix(" passed")?.parse().ok()?;
