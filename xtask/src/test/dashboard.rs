@@ -48,7 +48,7 @@ fn scrape(rig: &Rig) -> Result<(End, Result<()>)> {
     let words = ["/bin/lab", "scene", "--seconds", SCENE];
     let command = words.map(str::to_owned).to_vec();
     let load =
-        Load { command, settings: &[("balancing", "1".to_owned())], programs: None, far: None };
+        Load { command, settings: &[("balancing", "0".to_owned())], programs: None, far: None };
     let address = free_address()?;
     let guest = rig.guest(NAME, &kernel, &load)?;
     let guest = Guest { forward: Some((address.port(), PORT)), timeout: TIMEOUT, ..guest };
