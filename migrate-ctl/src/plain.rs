@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::model::Pages;
 use crate::policy::cost::Costs;
+use crate::policy::lanes::Lanes;
 use crate::policy::work::Work;
 use ways::Ways;
 
@@ -128,42 +129,39 @@ impl Player {
 
     /// Takes in what the tick has cost in each state, as it looks with the memory where it was at
     /// first. What it really lost is told apart, since what is seen may be wrong.
-    pub(crate) fn see(&mut self, costs: &Costs, open: &[bool], seconds: f64, lost: f64) {
+    pub(crate) fn see(&mut self, costs: &Costs, walls: &Lanes, seconds: f64, lost: f64) {
         self.here = at(costs, self.at);
         match self.policy {
-            Plain::WorkFunction => self.work.step(&self.here, open, false),
-            Plain::Clairvoyant => self.ways.step(&self.here, open),
+            Plain::WorkFunction => self.work.step(&self.here, walls, false),
+            Plain::Clairvoyant => self.ways.step(&self.here, walls),
             Plain::Never | Plain::AtOnce | Plain::FixedThreshold => {}
         }
         self.spent.seconds += lost;
-        let here = self.here.loss.last().copied().unwrap_or(0.0);
         let least = |best: (Option<usize>, f64), (node, loss): (usize, f64)| {
-            if loss < best.1 && open[node] { (Some(node), loss) } else { best }
+            if loss < best.1 { (Some(node), loss) } else { best }
         };
-        let nodes = self.here.loss.iter().copied().take(open.len()).enumerate();
-        self.better = nodes.fold((None, here), least).0;
+        let nodes = self.here.loss.iter().zip(walls.iter()).map(|(loss, wall)| loss + wall);
+        self.better = nodes.enumerate().fold((None, self.here.loss_as_placed), least).0;
         self.bad = if self.better.is_some() { self.bad + seconds } else { 0.0 };
     }
 
     /// What this state loses in a tick of such costs.
     pub(crate) fn loss(&self, costs: &Costs) -> f64 {
-        let state = self.at.unwrap_or_else(|| costs.placed());
-        costs.loss.get(state).copied().unwrap_or(0.0)
+        let on = self.at.and_then(|node| costs.loss.get(node).copied());
+        on.unwrap_or(costs.loss_as_placed)
     }
 }
 
 /// The same costs with the memory on this node.
 fn at(costs: &Costs, node: Option<usize>) -> Costs {
     let mut costs = costs.clone();
-    if let Some(node) = node.filter(|&node| node < costs.placed()) {
-        let total: f64 = costs.pages.iter().sum();
-        let placed = costs.placed();
-        costs.loss[placed] = costs.loss[node];
+    if let Some(node) = node.filter(|&node| node < costs.loss.len()) {
+        costs.loss_as_placed = costs.loss[node];
         costs.price.fill(costs.whole_price);
         costs.price[node] = 0.0;
         costs.pages.fill(0.0);
         if let Some(on) = costs.pages.get_mut(node) {
-            *on = total;
+            *on = costs.total;
         }
     }
     costs

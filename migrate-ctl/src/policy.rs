@@ -10,6 +10,7 @@ pub(crate) mod rates;
 pub(crate) mod wait;
 pub(crate) mod residences;
 pub(crate) mod home;
+pub(crate) mod lanes;
 pub(crate) mod moments;
 pub(crate) mod pace;
 pub mod prices;
@@ -181,7 +182,7 @@ fn soonest(table: &Table, row: &Row, config: &Config) -> Option<(Node, f64)> {
     let mut first: Option<(Node, f64)> = None;
     for (node, obs) in table.nodes.iter() {
         let gain = gain(row, node);
-        if !is_open(row, node, obs, config) || gain <= WORTHWHILE {
+        if gain <= WORTHWHILE || !is_open(row, node, obs, config) {
             continue;
         }
         let gap = row.work.gap(&row.costs, gamma(config), usize::from(node.0));
@@ -201,12 +202,12 @@ fn in_ticks(wait: f64, table: &Table) -> f64 {
 
 /// The node that would gain most, were it not for the cpuset or its lack of CPUs.
 fn forbidden(table: &Table, row: &Row, config: &Config) -> Option<Node> {
-    let closed = each_node(table.nodes.len()).filter(|&node| {
-        let obs = &table.nodes[node];
-        obs.has_memory && !is_open(row, node, obs, config)
-    });
-    closed
-        .filter(|&node| gain(row, node) > WORTHWHILE)
+    let better = each_node(table.nodes.len()).filter(|&node| gain(row, node) > WORTHWHILE);
+    better
+        .filter(|&node| {
+            let obs = &table.nodes[node];
+            obs.has_memory && !is_open(row, node, obs, config)
+        })
         .max_by(|&a, &b| gain(row, a).total_cmp(&gain(row, b)))
 }
 
@@ -219,8 +220,8 @@ pub(crate) fn is_open(row: &Row, node: Node, obs: &NodeObs, config: &Config) -> 
 
 /// Seconds that the application would lose less per second with its memory there.
 pub(crate) fn gain(row: &Row, node: Node) -> f64 {
-    match (row.rates.rate(usize::from(node.0)), row.rates.rate_as_placed()) {
-        (Some(there), Some(here)) if row.placed => here - there,
+    match row.rates.rate(usize::from(node.0)) {
+        Some(there) if row.placed => row.rates.rate_as_placed() - there,
         _ => 0.0,
     }
 }
@@ -250,7 +251,7 @@ fn forecast(
     let pricing = (&table.prices, &config.policy);
     let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
     let gain = best.map_or(0.0, |node| gain(row, node));
-    let (rate, load) = (row.rates.rate_as_placed().unwrap_or(0.0), row.rates.steady_load());
+    let (rate, load) = (row.rates.rate_as_placed(), row.rates.steady_load());
     let share = |rate: f64| if load > 0.0 { (rate / load).clamp(0.0, 1.0) } else { 0.0 };
     // The part of what is lost that the move would bring back, alike at every end.
     let part = if rate > 0.0 { (gain / rate).clamp(0.0, 1.0) } else { 1.0 };

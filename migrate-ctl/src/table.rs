@@ -11,6 +11,7 @@ pub(crate) mod classes;
 pub(crate) mod signs;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ use crate::model::{
 use crate::policy;
 use crate::policy::cost::{Costs, Distances};
 use crate::policy::home::Home;
+use crate::policy::lanes::{Lanes, wall};
 use crate::policy::pace::Pace;
 use crate::policy::prices::{self, Prices};
 use crate::policy::rates::Rates;
@@ -67,9 +69,6 @@ pub struct Table {
     /// What those that are gone have paid, and could have paid at least, in seconds, as modelled.
     past: Modelled,
     classes: Classes,
-    /// Nodes open to the row that is looked at, kept to save an allocation.
-    #[serde(skip)]
-    open: Vec<bool>,
 }
 
 /// Seconds lost by all processes, as modelled: so far, and by a clairvoyant at least.
@@ -228,14 +227,22 @@ impl Table {
         self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
         self.classes.learn();
         self.forget(&tick.gone);
+        let mut walls = Lanes::default();
         for domain in &tick.domains {
             for extent in &domain.extents {
-                self.observe(config, domain, extent);
+                self.observe(config, domain, extent, &mut walls);
             }
         }
     }
 
-    fn observe(&mut self, config: &Config, domain: &DomainObs, extent: &ExtentObs) {
+    /// `walls` is room for those of this extent.
+    fn observe(
+        &mut self,
+        config: &Config,
+        domain: &DomainObs,
+        extent: &ExtentObs,
+        walls: &mut Lanes,
+    ) {
         let now = self.now;
         let row = self
             .rows
@@ -246,7 +253,9 @@ impl Table {
         row.seen = now;
         self.ran += u64::from(row.round != self.round);
         row.round = self.round;
-        row.comm.clone_from(&domain.comm);
+        if row.comm != domain.comm {
+            row.comm.clone_from(&domain.comm);
+        }
         if row.cgroup != domain.cgroup || row.class == ClassId::default() {
             row.class = self.classes.join(row.class, &domain.cgroup);
             row.cgroup.clone_from(&domain.cgroup);
@@ -272,14 +281,13 @@ impl Table {
         if !row.placed {
             return;
         }
-        let open = &mut self.open;
-        open.clear();
-        open.extend(self.nodes.iter().map(|(n, node)| policy::is_open(row, n, node, config)));
-        row.work.step(&row.costs, open, row.moving.is_some());
+        let open = |(n, node)| wall(policy::is_open(row, n, node, config));
+        walls.set(self.nodes.len(), self.nodes.iter().map(open));
+        row.work.step(&row.costs, walls, row.moving.is_some());
         row.rates.step(&row.costs, seconds);
-        row.paid += row.costs.loss.last().copied().unwrap_or(0.0);
+        row.paid += row.costs.loss_as_placed;
         let class = self.classes.get(row.class);
-        if let Some(stayed) = row.home.step(&row.costs, open, now, self.dt) {
+        if let Some(stayed) = row.home.step(&row.costs, walls, now, self.dt) {
             class.stayed(stayed, true);
             row.pace.restart();
             // It has gone elsewhere: nobody can tell what the move has brought.
@@ -316,7 +324,7 @@ impl Table {
 
     fn ordered(&mut self, order: &Order) {
         self.tokens = self.tokens.map(|left| (left - order.at_most as f64).max(0.0));
-        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
+        for (_, row) in self.rows.range_mut(extents(order.target)) {
             let remote = row.costs.remote_share();
             row.moving = Some(Box::new((order.clone(), remote)));
             row.trial = Some(Box::new(Trial::of(order, remote, row.pace.stretch())));
@@ -327,7 +335,7 @@ impl Table {
     /// It stays for one horizon, as if it had been moved.
     fn held_back(&mut self, config: &Config, order: &Order) {
         let ends = self.now.saturating_add(horizon(config));
-        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == order.target) {
+        for (_, row) in self.rows.range_mut(extents(order.target)) {
             let mut trial = Trial::of(order, row.costs.remote_share(), row.pace.stretch());
             trial.held_back = true;
             trial.watch(ends);
@@ -338,7 +346,7 @@ impl Table {
     }
 
     fn progress(&mut self, config: &Config, outcome: &Outcome) {
-        for (_, row) in self.rows.iter_mut().filter(|(id, _)| id.domain == outcome.target) {
+        for (_, row) in self.rows.range_mut(extents(outcome.target)) {
             let ours = row.moving.take_if(|moving| moving.0.seq == outcome.seq);
             let Some((_, before)) = ours.map(|moving| *moving) else { continue };
             let price = row.costs.price_of(outcome, (&self.prices, &config.policy));
@@ -441,6 +449,12 @@ impl Table {
     pub(crate) fn orders(&self) -> impl Iterator<Item = &Order> {
         self.rows.values().filter_map(|row| row.moving.as_deref().map(|(order, _)| order))
     }
+}
+
+/// All that a process can have.
+fn extents(domain: PidRef) -> RangeInclusive<ExtentId> {
+    let [first, .., last] = Class::ALL.map(|class| ExtentId { domain, class });
+    first..=last
 }
 
 /// How long an effect is watched.

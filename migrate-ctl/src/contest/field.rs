@@ -46,11 +46,11 @@ impl Games {
             let over = self.going.extract_if(.., |extent, _| extent.domain == *id);
             over.for_each(|(_, player)| self.over += player.spent());
         }
-        for (extent, costs, open) in &seen.costs {
+        for (extent, costs, walls) in &seen.costs {
             let policy = self.policy;
             let player = self.going.entry(*extent).or_insert_with(|| Player::new(policy));
             let lost = player.loss(costs);
-            player.see(costs, open, seen.seconds, lost);
+            player.see(costs, walls, seen.seconds, lost);
         }
     }
 

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::contest::world::World;
-use crate::model::{ExtentId, Input, NodeMask, NodeObs, NodeVec, Tick};
+use crate::model::{ExtentId, Input, Node, NodeMask, NodeObs, NodeVec, Tick};
 use crate::policy::cost::{Costs, Distances};
+use crate::policy::lanes::{Lanes, walls};
 use crate::table::{Table, absorb, secs};
 
 /// The recorded run, as far as it has been told.
@@ -27,8 +28,8 @@ pub(crate) struct Past {
 pub(crate) struct Seen {
     pub(crate) tick: Tick,
     pub(crate) seconds: f64,
-    /// By extent: its costs, and the nodes that are open to it.
-    pub(crate) costs: Vec<(ExtentId, Costs, Vec<bool>)>,
+    /// By extent: its costs, and what stands before each node.
+    pub(crate) costs: Vec<(ExtentId, Costs, Lanes)>,
 }
 
 impl Past {
@@ -85,9 +86,10 @@ impl Past {
 }
 
 /// Where memory could be: no guard of ours, but what the kernel allows.
-fn open(nodes: &NodeVec<NodeObs>, allowed: &NodeMask) -> Vec<bool> {
-    let open = nodes
-        .iter()
-        .map(|(node, obs)| obs.has_cpus && obs.has_memory && allowed.get(node) == Some(&true));
-    open.collect()
+fn open(nodes: &NodeVec<NodeObs>, allowed: &NodeMask) -> Lanes {
+    let open = |node: Node| {
+        let obs = &nodes[node];
+        obs.has_cpus && obs.has_memory && allowed.get(node) == Some(&true)
+    };
+    walls(NodeVec::from_fn(nodes.len(), open).values().copied())
 }

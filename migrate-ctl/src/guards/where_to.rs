@@ -22,7 +22,7 @@ pub(super) fn slow_node(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) 
 
 /// Threads on several nodes, and most of what staying loses would be lost after the move too.
 pub(super) fn spread(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
-    let loses = wish.row.rates.rate_as_placed().unwrap_or(0.0);
+    let loses = wish.row.rates.rate_as_placed();
     let left = wish.to.map_or(loses, |to| loses - policy::gain(wish.row, to));
     wish.row.placed
         && loses > WORTHWHILE

@@ -38,6 +38,5 @@ fn known_mempolicy(wish: &Wish<'_>, table: &Table, config: &Config) -> Mempolicy
 
 /// A forking server's memory: shared with parent and siblings until somebody writes to it.
 pub(super) fn shared(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
-    let own: f64 = wish.row.costs.pages.iter().sum();
-    wish.row.placed && own < OWN * wish.row.signs.resident as f64
+    wish.row.placed && wish.row.costs.total < OWN * wish.row.signs.resident as f64
 }

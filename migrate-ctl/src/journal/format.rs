@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::journal::Fact;
 
 /// Grows whenever a fact changes its form: there are no field names in it.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// What every version's first line begins with.
 pub(crate) const MAGIC: &str = "migrate journal ";
 /// Bytes before a payload.

@@ -5,30 +5,29 @@
 
 use crate::plain::Spent;
 use crate::policy::cost::Costs;
+use crate::policy::lanes::Lanes;
 
 /// One way per state; the last state is `as placed`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ways(Vec<Spent>);
 
 impl Ways {
-    pub(super) fn step(&mut self, costs: &Costs, open: &[bool]) {
-        let placed = costs.placed();
-        if self.0.len() != placed + 1 {
-            let begin = (0..placed).map(|node| Spent::default().and(costs, node));
+    pub(super) fn step(&mut self, costs: &Costs, walls: &Lanes) {
+        let count = costs.loss.len();
+        if self.0.len() != count + 1 {
+            let begin = (0..count).map(|node| Spent::default().and(costs, node));
             self.0 = begin.chain([Spent::default()]).collect();
         }
-        for (way, loss) in self.0.iter_mut().zip(&costs.loss) {
-            way.seconds += loss;
-        }
         let Some((here, nodes)) = self.0.split_last_mut() else { return };
-        for (way, _) in nodes.iter_mut().zip(open).filter(|(_, open)| !**open) {
-            way.seconds = f64::INFINITY;
+        here.seconds += costs.loss_as_placed;
+        for ((way, loss), wall) in nodes.iter_mut().zip(costs.loss.iter()).zip(walls.iter()) {
+            way.seconds += loss + wall;
         }
         let from_here = *here;
         let from_node = cheapest(nodes).whole(costs);
-        for ((node, way), open) in nodes.iter_mut().enumerate().zip(open) {
+        for ((node, way), wall) in nodes.iter_mut().enumerate().zip(walls.iter()) {
             here.better(way.and(costs, node));
-            if *open {
+            if wall.is_finite() {
                 way.better(from_node);
                 way.better(from_here.and(costs, node));
             }
@@ -60,7 +59,7 @@ impl Spent {
 
     /// And then a move of everything from one node to another.
     fn whole(mut self, costs: &Costs) -> Self {
-        let all = costs.pages.iter().sum::<f64>().clamp(0.0, 1e12);
+        let all = costs.total.clamp(0.0, 1e12);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let pages = all.round() as u64;
         self += Self { seconds: costs.whole_price, moves: 1, pages };
@@ -80,6 +79,7 @@ mod tests {
 
     use super::Ways;
     use crate::policy::cost::Costs;
+    use crate::policy::lanes::walls;
     use crate::policy::work::Work;
 
     proptest! {
@@ -89,13 +89,16 @@ mod tests {
             closed in 0..4_usize,
         ) {
             let (mut ways, mut work) = (Ways::default(), Work::default());
-            let open: Vec<bool> = (0..3).map(|node| node != closed).collect();
+            let walls = walls((0..3).map(|node| node != closed));
             for (loss, price) in ticks {
                 let whole_price = price.iter().copied().fold(0.0, f64::max);
-                let pages = vec![1.0; 3];
-                let costs = Costs { loss, price, whole_price, pages, ..Costs::default() };
-                ways.step(&costs, &open);
-                work.step(&costs, &open, false);
+                let (loss_as_placed, loss) = (loss[3], loss[..3].to_vec().into());
+                let (price, pages) = (price.into(), vec![1.0; 3].into());
+                let costs = Costs {
+                    loss, loss_as_placed, price, whole_price, pages, total: 3.0, ..Costs::default()
+                };
+                ways.step(&costs, &walls);
+                work.step(&costs, &walls, false);
                 let (seconds, optimum) = (ways.cheapest().seconds, work.optimum());
                 prop_assert!((seconds - optimum).abs() <= 1e-9 * optimum.max(1.0), "{seconds}, not {optimum}");
             }

@@ -1,15 +1,17 @@
 //! What one tick costs in each place that the memory could be, and what going there costs.
 //!
-//! Seconds lost by the application. A state is a node, or the last one: `as
-//! placed`, the memory where it really is. Whatever the input, all values here
+//! Seconds lost by the application. A state is a node, or `as placed`: the
+//! memory where it really is. Whatever the input, all values here
 //! are finite and not negative.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::PolicyConfig;
 use crate::model::{
-    DomainObs, Est, ExtentObs, Leg, Node, NodeObs, NodeVec, Outcome, Pages, Source, each_node,
+    DomainObs, Est, ExtentObs, Leg, Nanos, Node, NodeObs, NodeVec, Outcome, Pages, Source,
+    each_node,
 };
+use crate::policy::lanes::Lanes;
 use crate::policy::prices::Prices;
 
 /// No single value is taken for larger; sums of so many stay exact enough.
@@ -22,16 +24,20 @@ const SAMPLES: f64 = 99.0;
 /// The costs of one extent in one tick.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Costs {
-    /// Lost in this tick by state, in seconds.
-    pub(crate) loss: Vec<f64>,
+    /// Lost in this tick with the memory on each node, in seconds; and as placed.
+    pub(crate) loss: Lanes,
+    pub(crate) loss_as_placed: f64,
     /// Price of the move from `as placed` to each node, in seconds.
-    pub(crate) price: Vec<f64>,
+    pub(crate) price: Lanes,
     /// Price of a move of everything from one node to another, in seconds.
     pub(crate) whole_price: f64,
     /// Pages by node.
-    pub(crate) pages: Vec<f64>,
+    pub(crate) pages: Lanes,
     /// CPU seconds by node.
-    pub(crate) cpu: Vec<f64>,
+    pub(crate) cpu: Lanes,
+    /// Sums of the two over all nodes.
+    pub(crate) total: f64,
+    pub(crate) worked: f64,
     /// Share of CPU time × placement that crossed nodes, 0 to 1; none while the placement is
     /// unknown.
     pub(crate) remote: Option<Est>,
@@ -59,17 +65,14 @@ pub(crate) struct Distances {
     nodes: usize,
     /// By the CPU's node, then by the memory's.
     ratios: Vec<Interval>,
+    /// How much slower than local memory each node's is at its low end, by the CPU's node.
+    slower: Vec<Lanes>,
 }
 
 impl Costs {
-    /// The number of nodes, which is also the state `as placed`.
-    pub(crate) fn placed(&self) -> usize {
-        self.price.len()
-    }
-
     /// Pages that a move to this node would take along.
     pub(crate) fn off_node(&self, node: usize) -> Pages {
-        let off = self.pages.iter().sum::<f64>() - self.pages[node];
+        let off = self.total - self.pages[node];
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -90,23 +93,21 @@ impl Costs {
     ) -> bool {
         let pages = &extent.pages;
         let count = distances.nodes;
-        self.cpu.clear();
-        self.cpu.extend(domain.cpu.values().take(count).map(|&t| t as f64 / 1e9));
-        self.cpu.resize(count, 0.0);
-        self.pages.clear();
-        self.pages.extend(pages.values().take(count).map(|est| sane(est.mid)));
-        self.pages.resize(count, 0.0);
-        self.loss.clear();
-        self.loss.resize(count + 1, 0.0);
+        let seconds = |&nanos: &Nanos| if nanos == 0 { 0.0 } else { nanos as f64 / 1e9 };
+        self.cpu.set(count, domain.cpu.values().map(seconds));
+        self.pages.set(count, pages.values().map(|est| sane(est.mid)));
+        self.loss.reset(count, 0.0);
+        self.loss_as_placed = 0.0;
+        self.worked = self.cpu.iter().sum();
+        self.total = self.pages.iter().sum();
         self.set_prices(sane(extent.huge), pricing);
         self.remote = None;
         self.lost_share = Interval::default();
         self.slowness = 1.0;
         let known = count > 0 && pages.len() == count;
-        let total: f64 = self.pages.iter().sum();
-        if known && total > 0.0 {
-            self.set_losses(total, distances, boundness);
-            self.set_remote(total, pages);
+        if known && self.total > 0.0 {
+            self.set_losses(distances, boundness);
+            self.set_remote(pages);
         }
         known
     }
@@ -129,7 +130,8 @@ impl Costs {
         let (prices, config) = pricing;
         let mut sum = Interval::default();
         let mut source = config.price_per_page.source;
-        let off = each_node(self.pages.len()).zip(&self.pages).filter(|(from, _)| *from != to);
+        let off =
+            each_node(self.pages.len()).zip(self.pages.iter()).filter(|(from, _)| *from != to);
         for (from, &pages) in off.filter(|(_, pages)| **pages > 0.0) {
             let page = prices.mixed(self.huge, from, to, config);
             sum.low += sane(page.low) * pages;
@@ -153,49 +155,45 @@ impl Costs {
     fn set_prices(&mut self, huge: f64, (prices, config): (&Prices, &PolicyConfig)) {
         self.huge = huge.min(1.0);
         let per_move = sane_wide(config.price_per_move);
-        let total: f64 = self.pages.iter().sum();
+        let total = self.total;
         let price = |off: f64, per_page: f64| {
             if off > 0.5 { per_page * off + per_move } else { 0.0 }
         };
-        self.price.clear();
+        self.price.reset(self.pages.len(), 0.0);
         if prices.uniform() {
             let per_page = sane(config.price_per_page.mid);
             self.whole_price = price(total, per_page);
-            let off = self.pages.iter().map(|on| (total - on).max(0.0));
-            self.price.extend(off.map(|off| price(off, per_page)));
+            self.price.with(&self.pages, |_, on| price((total - on).max(0.0), per_page));
             return;
         }
         for to in each_node(self.pages.len()) {
-            let from = each_node(self.pages.len()).zip(&self.pages);
+            let from = each_node(self.pages.len()).zip(self.pages.iter());
             let (mut off, mut sum) = (0.0, 0.0);
             for (from, &pages) in from.filter(|(from, pages)| *from != to && **pages > 0.0) {
                 off += pages;
                 sum += sane(prices.mixed(self.huge, from, to, config).mid) * pages;
             }
-            self.price.push(price(off, if off > 0.0 { sum / off } else { 0.0 }));
+            self.price[usize::from(to.0)] = price(off, if off > 0.0 { sum / off } else { 0.0 });
         }
         // All ways between nodes cost the same to the work function: what the dearest costs.
         let per_page = prices.dearest(self.huge, config);
         self.whole_price = price(total, per_page);
     }
 
-    fn set_losses(&mut self, total: f64, distances: &Distances, boundness: Est) {
+    fn set_losses(&mut self, distances: &Distances, boundness: Est) {
         let bound = bound(boundness);
-        let all: f64 = self.cpu.iter().sum();
+        let all = self.worked;
         let share = |cpu: f64, bound: f64, slowness: f64| {
             cpu / all * (1.0 - 1.0 / stretch(bound, slowness))
         };
         self.slowness = 0.0;
-        let Some((loss_as_placed, losses)) = self.loss.split_last_mut() else { return };
         for (on, &cpu) in self.cpu.iter().enumerate().filter(|&(_, &cpu)| cpu > 0.0) {
             let ratios = distances.from(on);
-            let as_placed = mean(ratios, &self.pages, total);
+            let as_placed = mean(ratios, &self.pages, self.total);
             // The time that the same work would have waited for local memory.
             let waits = cpu / stretch(bound, as_placed.low) * bound;
-            for (loss, ratio) in losses.iter_mut().zip(ratios) {
-                *loss += waits * (ratio.low - 1.0);
-            }
-            *loss_as_placed += waits * (as_placed.low - 1.0);
+            self.loss.with(&distances.slower[on], |loss, slower| loss + waits * slower);
+            self.loss_as_placed += waits * (as_placed.low - 1.0);
             self.slowness += cpu / all * as_placed.mid;
             let lost = &mut self.lost_share;
             lost.low += share(cpu, bound, as_placed.low);
@@ -206,8 +204,8 @@ impl Costs {
 
     /// Two errors that know nothing of each other: that of the placement, and that of sampling on
     /// which node the time was spent.
-    fn set_remote(&mut self, total: f64, pages: &NodeVec<Est>) {
-        let all: f64 = self.cpu.iter().sum();
+    fn set_remote(&mut self, pages: &NodeVec<Est>) {
+        let (all, total) = (self.worked, self.total);
         if all <= 0.0 {
             return;
         }
@@ -248,7 +246,14 @@ impl Distances {
                 high: ratio(node, to, |est| est.high),
             })
         };
-        Self { nodes: count, ratios: nodes.values().flat_map(from).collect() }
+        let ratios: Vec<Interval> = nodes.values().flat_map(from).collect();
+        let slower = |from: &[Interval]| {
+            let mut slower = Lanes::default();
+            slower.set(count, from.iter().map(|ratio| ratio.low - 1.0));
+            slower
+        };
+        let slower = ratios.chunks(count.max(1)).map(slower).collect();
+        Self { nodes: count, ratios, slower }
     }
 
     /// To each node's memory from the CPUs of this one.
@@ -260,7 +265,7 @@ impl Distances {
 /// Over the pages, `total` of them.
 fn mean(ratios: &[Interval], pages: &[f64], total: f64) -> Interval {
     let mut mean = Interval::default();
-    for (ratio, on) in ratios.iter().zip(pages) {
+    for (ratio, on) in ratios.iter().zip(pages).filter(|(_, on)| **on > 0.0) {
         let share = on / total;
         mean.low += share * ratio.low;
         mean.mid += share * ratio.mid;

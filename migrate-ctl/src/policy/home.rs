@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Nanos, Node};
 use crate::policy::cost::Costs;
+use crate::policy::lanes::Lanes;
 
 /// Another node is home only if the old one loses so many times what it loses: samples of CPU time
 /// scatter, and two nodes that are nearly alike must not take turns.
@@ -34,19 +35,24 @@ impl Home {
     pub(crate) fn step(
         &mut self,
         costs: &Costs,
-        open: &[bool],
+        walls: &Lanes,
         now: Nanos,
         dt: Nanos,
     ) -> Option<f64> {
         let began = now.saturating_sub(dt);
-        let losses = costs.loss.iter().zip(open).zip(0_u16..);
-        let (best, node) = losses
-            .filter(|((_, open), _)| **open)
-            .map(|((loss, _), node)| (*loss, node))
-            .min_by(|a, b| a.0.total_cmp(&b.0))?;
-        let old = self.node.filter(|&old| open.get(usize::from(old)) == Some(&true));
-        let here = old.and_then(|old| costs.loss.get(usize::from(old)));
-        if here.is_some_and(|&here| here <= CLEARLY * best) {
+        let mut least = (f64::INFINITY, 0);
+        for ((loss, wall), node) in costs.loss.iter().zip(walls.iter()).zip(0..) {
+            if loss + wall < least.0 {
+                least = (loss + wall, node);
+            }
+        }
+        let (best, node) = least;
+        if best.is_infinite() {
+            return None;
+        }
+        let old = self.node.map(usize::from);
+        let here = old.and_then(|old| Some(costs.loss.get(old)? + walls.get(old)?));
+        if here.is_some_and(|here| here <= CLEARLY * best) {
             return None;
         }
         let stayed = self.node.map(|_| self.age(began));
@@ -60,6 +66,7 @@ mod tests {
     use super::Home;
     use crate::model::{Nanos, Node};
     use crate::policy::cost::Costs;
+    use crate::policy::lanes::walls;
 
     const SECOND: Nanos = 1_000_000_000;
 
@@ -88,13 +95,16 @@ mod tests {
     fn a_node_that_closes_is_no_home() {
         let mut home = Home::default();
         step(&mut home, 1, &[0.0, 1.0]);
-        let costs = Costs { loss: vec![0.0, 1.0, 0.0], ..Costs::default() };
-        assert_eq!(home.step(&costs, &[false, true], 2 * SECOND, SECOND), Some(1.0));
+        let costs = Costs { loss: vec![0.0, 1.0].into(), ..Costs::default() };
+        assert_eq!(
+            home.step(&costs, &walls([false, true].into_iter()), 2 * SECOND, SECOND),
+            Some(1.0)
+        );
         assert_eq!(home.node(), Some(Node(1)));
     }
 
     fn step(home: &mut Home, second: Nanos, loss: &[f64]) -> Option<f64> {
-        let costs = Costs { loss: loss.to_vec(), ..Costs::default() };
-        home.step(&costs, &vec![true; loss.len()], second * SECOND, SECOND)
+        let costs = Costs { loss: loss.to_vec().into(), ..Costs::default() };
+        home.step(&costs, &walls(loss.iter().map(|_| true)), second * SECOND, SECOND)
     }
 }

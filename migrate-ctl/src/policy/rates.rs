@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::policy::cost::Costs;
+use crate::policy::lanes::Lanes;
 
 /// Seconds after which the mean forgets.
 const WINDOW: f64 = 30.0;
@@ -23,18 +24,21 @@ pub(crate) struct Rates {
     elapsed: f64,
     /// CPU seconds since the last change, fading likewise.
     worked: f64,
-    /// Lost per second by state, before the load from earlier is taken in.
-    loss: Vec<f64>,
+    /// Lost per second on each node, and as placed, before the load from earlier is taken in.
+    loss: Lanes,
+    loss_as_placed: f64,
     /// CPU seconds per second.
     load: f64,
     /// The load over both stretches if they agree, else that of the last one.
     steady_load: f64,
+    /// What takes the load from earlier in: the steady load ÷ the load.
+    steadied: f64,
     /// The load before the last change, and how many seconds it was seen.
     earlier: (f64, f64),
     /// Share of the CPU time by node.
-    cpu: Vec<f64>,
+    cpu: Lanes,
     /// Share of the pages by node.
-    pages: Vec<f64>,
+    pages: Lanes,
     /// Lost since the last change where the best state would have lost less, in seconds.
     pub(crate) lost: f64,
 }
@@ -42,53 +46,48 @@ pub(crate) struct Rates {
 impl Rates {
     /// Takes in one tick that covers so many seconds.
     pub(crate) fn step(&mut self, costs: &Costs, seconds: f64) {
-        let worked: f64 = costs.cpu.iter().sum();
-        if self.changed(costs, worked) {
-            self.restart();
+        let worked = costs.worked;
+        if self.changed(costs) {
+            self.restart(costs.loss.len());
         }
-        let states = costs.loss.len();
-        self.loss.resize(states, 0.0);
-        self.cpu.resize(costs.cpu.len(), 0.0);
-        self.pages.resize(costs.pages.len(), 0.0);
         self.elapsed += seconds;
         let fresh =
             if self.elapsed > 0.0 { (seconds / self.elapsed.min(WINDOW)).min(1.0) } else { 0.0 };
-        for (mean, loss) in self.loss.iter_mut().zip(&costs.loss) {
-            let rate = if seconds > 0.0 { loss / seconds } else { 0.0 };
-            *mean += fresh * (rate - *mean);
-        }
-        let load = if seconds > 0.0 { worked / seconds } else { 0.0 };
+        // No time takes nothing in: `fresh` is 0 then.
+        let span = if seconds > 0.0 { seconds } else { 1.0 };
+        let mean = |mean: f64, loss: f64| mean + fresh * (loss / span - mean);
+        self.loss.with(&costs.loss, mean);
+        self.loss_as_placed = mean(self.loss_as_placed, costs.loss_as_placed);
+        let load = worked / span;
         self.load += fresh * (load - self.load);
         let kept = if self.elapsed > WINDOW { 1.0 - fresh } else { 1.0 };
         self.worked = self.worked * kept + worked;
         let weight = if self.worked > 0.0 { worked / self.worked } else { 0.0 };
-        self.steady_load = self.steadied();
-        blend(&mut self.cpu, &costs.cpu, weight);
-        blend(&mut self.pages, &costs.pages, fresh);
-        let least = costs.loss.iter().copied().fold(f64::INFINITY, f64::min);
-        if let Some(here) = costs.loss.last() {
-            self.lost += here - least;
-        }
+        self.steady_load = self.with_earlier();
+        self.steadied = if self.load > 0.0 { self.steady_load / self.load } else { 1.0 };
+        blend(&mut self.cpu, &costs.cpu, worked, weight);
+        blend(&mut self.pages, &costs.pages, costs.total, fresh);
+        self.lost += costs.loss_as_placed - costs.loss.least().min(costs.loss_as_placed);
     }
 
     /// What comes is another stretch.
-    fn restart(&mut self) {
+    fn restart(&mut self, nodes: usize) {
         self.earlier = (self.steady_load, (self.earlier.1 + self.elapsed).min(WINDOW));
         (self.elapsed, self.worked, self.load, self.lost) = (0.0, 0.0, 0.0, 0.0);
+        self.loss_as_placed = 0.0;
         for values in [&mut self.loss, &mut self.cpu, &mut self.pages] {
-            values.clear();
+            values.reset(nodes, 0.0);
         }
     }
 
-    /// Lost per second in this state, as far as is known.
-    pub(crate) fn rate(&self, state: usize) -> Option<f64> {
-        let steadied = if self.load > 0.0 { self.steady_load / self.load } else { 1.0 };
-        self.loss.get(state).map(|rate| rate * steadied)
+    /// Lost per second with the memory on this node; none for a node that is not there.
+    pub(crate) fn rate(&self, node: usize) -> Option<f64> {
+        self.loss.get(node).map(|rate| rate * self.steadied)
     }
 
-    /// The same for `as placed`, which is the last state.
-    pub(crate) fn rate_as_placed(&self) -> Option<f64> {
-        self.rate(self.loss.len().checked_sub(1)?)
+    /// The same with the memory where it is.
+    pub(crate) fn rate_as_placed(&self) -> f64 {
+        self.loss_as_placed * self.steadied
     }
 
     /// CPU seconds a second.
@@ -96,7 +95,7 @@ impl Rates {
         self.steady_load
     }
 
-    fn steadied(&self) -> f64 {
+    fn with_earlier(&self) -> f64 {
         let (earlier, seconds) = self.earlier;
         // The error of so many samples, twice, and what a steady load wavers anyway.
         let noise = 2.0 / (self.worked * SAMPLES_PER_SECOND).max(1.0).sqrt() + 0.1;
@@ -116,32 +115,28 @@ impl Rates {
         self.cpu.iter().copied().fold(0.0, f64::max)
     }
 
-    fn changed(&self, costs: &Costs, worked: f64) -> bool {
+    fn changed(&self, costs: &Costs) -> bool {
         if self.loss.len() != costs.loss.len() {
             return true;
         }
         // Few samples scatter: the mix of k samples errs by up to about 1/√k.
-        let noise = 1.0 / (worked * SAMPLES_PER_SECOND).max(1.0).sqrt();
-        shift(&self.cpu, &costs.cpu) > CHANGE.max(noise.min(0.9))
-            || shift(&self.pages, &costs.pages) > CHANGE
+        let noise = 1.0 / (costs.worked * SAMPLES_PER_SECOND).max(1.0).sqrt();
+        shift(&self.cpu, &costs.cpu, costs.worked) > CHANGE.max(noise.min(0.9))
+            || shift(&self.pages, &costs.pages, costs.total) > CHANGE
     }
 }
 
-/// Share that has moved between the nodes, 0 to 1.
-fn shift(shares: &[f64], amounts: &[f64]) -> f64 {
-    let (before, now): (f64, f64) = (shares.iter().sum(), amounts.iter().sum());
+/// Share that has moved between the nodes, 0 to 1. The amounts are `now` all together.
+fn shift(shares: &Lanes, amounts: &Lanes, now: f64) -> f64 {
+    let before: f64 = shares.iter().sum();
     if before <= 0.0 || now <= 0.0 {
         return 0.0;
     }
-    let apart = |(share, amount): (&f64, &f64)| (share / before - amount / now).abs();
-    shares.iter().zip(amounts).map(apart).sum::<f64>() / 2.0
+    shares.sum_with(amounts, |share, amount| (share / before - amount / now).abs()) / 2.0
 }
 
-fn blend(shares: &mut [f64], amounts: &[f64], weight: f64) {
-    let total: f64 = amounts.iter().sum();
+fn blend(shares: &mut Lanes, amounts: &Lanes, total: f64, weight: f64) {
     if total > 0.0 {
-        for (share, amount) in shares.iter_mut().zip(amounts) {
-            *share += weight * (amount / total - *share);
-        }
+        shares.with(amounts, |share, amount| share + weight * (amount / total - share));
     }
 }

@@ -7,6 +7,7 @@ use proptest::test_runner::Config as Runs;
 use crate::config::PolicyConfig;
 use crate::model::{Est, NodeObs, NodeVec, Source};
 use crate::policy::cost::{Costs, Distances};
+use crate::policy::lanes::walls;
 use crate::policy::prices::Prices;
 use crate::policy::scene::{Proc, Scene};
 use crate::policy::work::Work;
@@ -87,7 +88,7 @@ impl Real {
 
     fn step(&mut self, moment: &Moment) {
         self.measure(moment);
-        self.work.step(&self.costs, &moment.open, moment.moving);
+        self.work.step(&self.costs, &walls(moment.open.iter().copied()), moment.moving);
     }
 }
 
@@ -191,7 +192,8 @@ proptest! {
             real.step(moment);
             let placed = moment.pages.len();
             let losses = losses(&machine, moment);
-            alike(&real.costs.loss, &losses);
+            alike(&real.costs.loss, &losses[..placed]);
+            alike(&[real.costs.loss_as_placed], &losses[placed..]);
             let price = |to| way(&machine, &moment.pages, placed, to);
             let prices: Vec<f64> = (0..placed).map(price).collect();
             alike(&real.costs.price, &prices);

@@ -8,60 +8,54 @@
 use serde::{Deserialize, Serialize};
 
 use crate::policy::cost::Costs;
+use crate::policy::lanes::Lanes;
 
-/// One value per state, in seconds; the last state is `as placed`.
+/// In seconds: to end on each node, and `as placed`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Work(Vec<f64>);
+pub(crate) struct Work {
+    nodes: Lanes,
+    here: f64,
+}
 
 impl Work {
-    /// Takes one tick in. A closed node is no state at all: nobody can be there. While a move is
-    /// under way its price is not known yet, and nothing is reached by way of `as placed`.
-    pub(crate) fn step(&mut self, costs: &Costs, open: &[bool], moving: bool) {
-        let placed = costs.placed();
-        if self.0.len() != placed + 1 {
-            self.0.clear();
-            self.0.extend_from_slice(&costs.price);
-            self.0.push(0.0);
+    /// Takes one tick in. A node behind a wall is no state at all: nobody can be there. While a
+    /// move is under way its price is not known yet, and nothing is reached by way of `as placed`.
+    pub(crate) fn step(&mut self, costs: &Costs, walls: &Lanes, moving: bool) {
+        if self.nodes.len() != costs.price.len() {
+            self.nodes.clone_from(&costs.price);
+            self.here = 0.0;
         }
-        for (work, loss) in self.0.iter_mut().zip(&costs.loss) {
-            *work += loss;
-        }
-        for (work, _) in self.0.iter_mut().zip(open).filter(|(_, open)| !**open) {
-            *work = f64::INFINITY;
-        }
+        self.here += costs.loss_as_placed;
+        self.nodes.with_both(&costs.loss, walls, |work, loss, wall| work + loss + wall);
         // No state may cost more than another one and the way from there. Prices change as
         // memory grows and moves, so this also takes in every change of the placement: where
         // the pages have arrived on a node, the way to it is free and both states cost the same.
         // From node to node all ways cost the same, so only the cheapest node can be their start.
-        let Some((here, nodes)) = self.0.split_last_mut() else { return };
-        let from_node = nodes.iter().copied().fold(f64::INFINITY, f64::min) + costs.whole_price;
-        let from_here = if moving { f64::INFINITY } else { *here };
-        for ((work, price), open) in nodes.iter_mut().zip(&costs.price).zip(open) {
-            *here = here.min(*work + price);
-            if *open {
-                *work = work.min(from_node).min(from_here + price);
-            }
+        let from_node = self.nodes.least() + costs.whole_price;
+        let from_here = if moving { f64::INFINITY } else { self.here };
+        for (work, price) in self.nodes.iter().zip(costs.price.iter()) {
+            self.here = lesser(self.here, work + price);
         }
+        self.nodes.with_both(&costs.price, walls, |work, price, wall| {
+            lesser(lesser(work, from_node), from_here + price) + wall
+        });
     }
 
     /// Our move of the memory is over: its new place was not reached for free.
     pub(crate) fn moved(&mut self, price: f64) {
-        if let Some(placed) = self.0.last_mut() {
-            *placed += price;
-        }
+        self.here += price;
     }
 
     /// The least that a clairvoyant could have paid so far, as modelled.
     pub(crate) fn optimum(&self) -> f64 {
-        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        if least.is_finite() { least } else { 0.0 }
+        lesser(self.here, self.nodes.least())
     }
 
     /// Where to go now; none: stay. A tie stays.
     pub(crate) fn choice(&self, costs: &Costs, gamma: f64) -> Option<usize> {
         let mut best = (None, 0.0);
-        for node in 0..costs.placed() {
-            let gap = self.gap(costs, gamma, node);
+        for (node, (there, price)) in self.nodes.iter().zip(costs.price.iter()).enumerate() {
+            let gap = there + gamma * price - self.here;
             if gap < best.1 {
                 best = (Some(node), gap);
             }
@@ -71,9 +65,14 @@ impl Work {
 
     /// What staying must still lose before the move to this node is due, in seconds.
     pub(crate) fn gap(&self, costs: &Costs, gamma: f64, node: usize) -> f64 {
-        match (self.0.get(node), self.0.last()) {
-            (Some(there), Some(here)) => there + gamma * costs.price[node] - here,
+        match (self.nodes.get(node), costs.price.get(node)) {
+            (Some(there), Some(price)) => there + gamma * price - self.here,
             _ => f64::INFINITY,
         }
     }
+}
+
+/// As `f64::min` without its care for NaN, which is none of our values.
+fn lesser(a: f64, b: f64) -> f64 {
+    if b < a { b } else { a }
 }

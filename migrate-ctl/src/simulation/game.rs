@@ -15,6 +15,7 @@ use crate::model::{
 use crate::plain::{Plain, Player};
 use crate::policy;
 use crate::policy::cost::Costs;
+use crate::policy::lanes::walls;
 use crate::simulation::traces::{BAD, HOME, TICK};
 use crate::table::{Table, absorb};
 
@@ -62,7 +63,7 @@ pub trait Policy {
 impl Policy for Plain {
     fn play(&mut self, rules: Rules, _class: &str, world: &mut dyn World) -> Paid {
         let gamma = Config::default().policy.gamma;
-        let open = vec![true; rules.nodes];
+        let open = walls((0..rules.nodes).map(|_| true));
         let (mut player, mut best) = (Player::new(*self), Player::new(Self::Clairvoyant));
         for tick in 0..rules.ticks {
             player.go(gamma);
@@ -80,14 +81,18 @@ impl Policy for Plain {
 
 /// Seen with the memory where it was at first.
 fn costs(price: f64, loss: &[f64], looks: f64) -> Costs {
-    let mut seen: Vec<f64> = loss.iter().map(|loss| loss * looks).collect();
-    seen.push(seen[HOME]);
-    let alone = |node: usize, there: f64, here: f64| if node == HOME { there } else { here };
+    let nodes = loss.len();
+    let alone = |there: f64, elsewhere: f64| {
+        let on = |node| if node == HOME { there } else { elsewhere };
+        (0..nodes).map(on).collect::<Vec<f64>>().into()
+    };
     Costs {
-        loss: seen,
-        price: (0..loss.len()).map(|node| alone(node, 0.0, price)).collect(),
+        loss: loss.iter().map(|loss| loss * looks).collect::<Vec<f64>>().into(),
+        loss_as_placed: loss[HOME] * looks,
+        price: alone(0.0, price),
         whole_price: price,
-        pages: (0..loss.len()).map(|node| alone(node, PAGES as f64, 0.0)).collect(),
+        pages: alone(PAGES as f64, 0.0),
+        total: PAGES as f64,
         ..Costs::default()
     }
 }
@@ -146,7 +151,7 @@ impl Policy for Migrate {
         let price = (rules.price / PAGES as f64) as f32;
         self.config.policy.price_per_page = Est::exact(price, Source::Prior);
         let mut best = Player::new(Plain::Clairvoyant);
-        let open = vec![true; rules.nodes];
+        let open = walls((0..rules.nodes).map(|_| true));
         let (mut ours, mut at) = (0.0, HOME);
         for tick in 0..rules.ticks {
             if tick > 0
