@@ -51,7 +51,8 @@ fn balanced(lab: &Lab) -> Result<()> {
         Ok([vmstat("numa_hint_faults")?, vmstat("numa_pages_migrated")?])
     };
     let (total, [faults, pages]) = balancing::during(|| {
-        let mut worker = Worker::start("scan --memory 0 --cpu 1 --pages 4096")?;
+        // Far more than all others have together, whom nobody assesses.
+        let mut worker = Worker::start("scan --memory 0 --cpu 1 --pages 16384")?;
         let running = lab.assess(worker.pid(), 10)?;
         let before = counts()?;
         // A second each, so that the last is seen.
