@@ -38,7 +38,7 @@ const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test
 
 /// By the firmware's distances node 2 is the nearest to both threads together.
 fn slow_node(lab: &Lab) -> Result<()> {
-    let worker = stranded("spread --node 0 --mib 32 --percent 60,40")?;
+    let worker = stranded("spread --node 0 --mib 128 --percent 60,40")?;
     let before = pages_on(worker.pid(), 0)?;
     let controller = lab.enforce_at("firmware", &format!("--include pid:{}", worker.pid()))?;
     decided(lab, &controller, &worker, before, Reason::SlowNode)?;
