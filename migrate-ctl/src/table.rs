@@ -182,12 +182,12 @@ impl Table {
         shown.unwrap_or(domain.boundness)
     }
 
-    /// What the checks have found since the last call.
+    /// What the checks have found in the last tick.
     pub fn take_checked(&mut self) -> Vec<Checked> {
         std::mem::take(&mut self.checked)
     }
 
-    /// The trials that have ended since the last call.
+    /// The trials that have ended in the last tick.
     pub fn take_scores(&mut self) -> Vec<Score> {
         std::mem::take(&mut self.scores)
     }
@@ -212,6 +212,8 @@ impl Table {
     fn tick(&mut self, config: &Config, tick: &Tick) {
         self.seq = self.seq.saturating_add(std::mem::take(&mut self.ran));
         self.round += 1;
+        self.checked.clear();
+        self.scores.clear();
         if self.nodes.len() != tick.nodes.len() {
             self.rows.clear();
         }

@@ -98,8 +98,6 @@ impl Ours {
         let mut tick = seen.tick.clone();
         self.world.show(&mut tick);
         absorb(&mut self.table, config, &Input::Tick(tick));
-        self.table.take_scores();
-        self.table.take_checked();
         let decisions = decide(&self.table, config);
         let reasons = decisions.iter().map(|decision| decision.reason);
         for reason in reasons.filter(|&reason| guards::is_guard(reason)) {

@@ -43,8 +43,6 @@ impl Past {
         absorb(&mut self.table, then, input);
         match input {
             Input::Tick(tick) => {
-                self.table.take_scores();
-                self.table.take_checked();
                 self.last = Some(tick.clone());
                 Some(self.see(tick.clone(), now))
             }
