@@ -176,7 +176,7 @@ impl Costs {
             self.price[usize::from(to.0)] = price(off, if off > 0.0 { sum / off } else { 0.0 });
         }
         // All ways between nodes cost the same to the work function: what the dearest costs.
-        let per_page = prices.dearest(self.huge, config);
+        let per_page = prices.dearest(self.huge);
         self.whole_price = price(total, per_page);
     }
 

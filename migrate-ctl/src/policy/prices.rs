@@ -47,6 +47,8 @@ pub(crate) struct Prices {
     /// What is reckoned with in this tick, likewise; empty while all pages cost what the prior
     /// says.
     pages: Vec<Est>,
+    /// The dearest of these, by size.
+    dearest: [f64; 2],
 }
 
 impl Prices {
@@ -61,6 +63,10 @@ impl Prices {
         if self.learned {
             self.pages.extend(self.seen.iter().map(|seen| page(seen, config)));
         }
+        let prior = f64::from(config.price_per_page.mid).max(0.0);
+        let (base, huge) = self.pages.split_at(self.pages.len() / 2);
+        self.dearest = [base, huge]
+            .map(|pages| pages.iter().map(|page| f64::from(page.mid)).fold(prior, f64::max));
     }
 
     /// Takes in what a move has cost all together. One of which nobody measured the mover's time
@@ -96,11 +102,11 @@ impl Prices {
         }
     }
 
-    /// The dearest of all pairs, at its middle.
-    pub(crate) fn dearest(&self, huge: f64, config: &PolicyConfig) -> f64 {
-        let (base, large) = self.pages.split_at(self.pages.len() / 2);
-        let pairs = base.iter().zip(large).map(|(base, large)| mix(base, large, huge).mid);
-        pairs.map(f64::from).fold(f64::from(config.price_per_page.mid).max(0.0), f64::max)
+    /// What it would cost if both sizes cost what they do between their dearest pairs, at the
+    /// middle.
+    pub(crate) fn dearest(&self, huge: f64) -> f64 {
+        let [base, large] = self.dearest;
+        base + huge.clamp(0.0, 1.0) * (large - base)
     }
 
     /// Whether all pages still cost what the prior says.
