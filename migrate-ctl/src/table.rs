@@ -295,7 +295,8 @@ impl Table {
             // It has gone elsewhere: nobody can tell what the move has brought.
             row.trial = None;
         }
-        row.pace.step(seconds, secs(domain.calls_cpu), domain.calls, row.costs.slowness);
+        let place = (row.costs.slowness, row.costs.remote_share());
+        row.pace.step(seconds, (secs(domain.calls_cpu), domain.calls), place);
         row.wait = row.forecast(config, extent.id.domain, class);
         if let Some(checked) = row.check(self.round) {
             row.settle(config, now, checked.helped);
@@ -329,7 +330,7 @@ impl Table {
         for (_, row) in self.rows.range_mut(extents(order.target)) {
             let remote = row.costs.remote_share();
             row.moving = Some(Box::new((order.clone(), remote)));
-            row.trial = Some(Box::new(Trial::of(order, remote, row.pace.stretch())));
+            row.trial = Some(Box::new(Trial::of(order, remote, row.pace.level())));
             row.waited = 0;
         }
     }
@@ -338,7 +339,7 @@ impl Table {
     fn held_back(&mut self, config: &Config, order: &Order) {
         let ends = self.now.saturating_add(horizon(config));
         for (_, row) in self.rows.range_mut(extents(order.target)) {
-            let mut trial = Trial::of(order, row.costs.remote_share(), row.pace.stretch());
+            let mut trial = Trial::of(order, row.costs.remote_share(), row.pace.level());
             trial.held_back = true;
             trial.watch(ends);
             row.trial = Some(Box::new(trial));

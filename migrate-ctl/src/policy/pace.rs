@@ -6,89 +6,138 @@
 //! the share of the time on local memory that waits for memory. The scheduler
 //! makes the experiment: each time that the process comes to another node, x
 //! changes and its work does not. No PMU is needed, only that it calls.
+//!
+//! As long as the remote share stays the same is a stretch; a line through the stretches,
+//! each weighed by its error, gives b. Where they lie further from the line
+//! than their errors say, the work has changed as well, and the error of the
+//! line grows by as much (Birge, Phys. Rev. 40, 1932).
+
+pub(crate) mod stretch;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Est, Source};
-use crate::policy::moments::Moments;
+use stretch::{Level, Stretch, WIDTH};
 
 /// Seconds after which half of what was seen is forgotten.
 const HALF_LIFE: f64 = 120.0;
 /// Least scatter of x that is an experiment: a twentieth of the local latency.
 const CONTRAST: f64 = 0.05;
-/// Fewer ticks say nothing.
-const FEWEST: f64 = 8.0;
-/// Half-width of a 95 % interval in standard errors. Ticks in a row are alike: half of them are
-/// taken for repetitions, which makes the error of the mean √2 times as large.
-const WIDTH: f64 = 1.96 * std::f64::consts::SQRT_2;
+/// So much more or less of its accesses goes to other nodes in another stretch. Not x tells, which
+/// also changes as latency is measured again.
+const CHANGE: f64 = 0.1;
 /// The widest interval of b that is worth more than the prior, in its half.
 const WIDEST: f64 = 0.25;
 
 /// What one process has shown.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pace {
-    /// Fading sums over ticks, by weight: 1, its square, x, x², k, xk, k².
+    /// The stretches that are over, fading.
+    past: Line,
+    /// The one that goes on.
+    stretch: Stretch,
+    /// Its x and its remote share, the means of so many ticks.
+    x: f64,
+    remote: f64,
+    ticks: f64,
+    /// The next tick may hold some of what was before.
+    mixed: bool,
+}
+
+/// Points with errors, and the straight line through them.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Line {
+    /// How many points, and sums over them by weight: 1, x, x², k, xk, k².
+    count: f64,
     weight: f64,
-    squares: f64,
     x: f64,
     xx: f64,
     k: f64,
     xk: f64,
     kk: f64,
-    /// CPU seconds for each call since it was last [`Pace::restart`]ed.
-    stretch: Moments,
 }
 
 impl Pace {
     /// Takes in a tick of so many seconds in which it used so much CPU time for so many calls,
-    /// with memory that was so many times slower than local memory.
-    pub(crate) fn step(&mut self, seconds: f64, cpu: f64, calls: u64, slowness: f64) {
-        let fade = 0.5_f64.powf(seconds.clamp(0.0, 1e9) / HALF_LIFE);
-        for sum in
-            [&mut self.weight, &mut self.x, &mut self.xx, &mut self.k, &mut self.xk, &mut self.kk]
-        {
-            *sum *= fade;
-        }
-        self.squares *= fade * fade;
-        if calls == 0 || cpu <= 0.0 {
+    /// with memory that was so many times slower than local memory, this share of it remote.
+    pub(crate) fn step(
+        &mut self,
+        seconds: f64,
+        (cpu, calls): (f64, u64),
+        (slowness, remote): (f64, f64),
+    ) {
+        self.past.fade(0.5_f64.powf(seconds.clamp(0.0, 1e9) / HALF_LIFE));
+        let x = slowness - 1.0;
+        // Where it ran may not be known: then it is no times slower.
+        if !(cpu.is_finite() && cpu >= 0.0 && slowness > 0.0 && (x + remote).is_finite()) {
             return;
         }
-        let (w, x) = (calls as f64, slowness - 1.0);
-        let k = cpu / w;
-        if !(k.is_finite() && x.is_finite()) {
+        if self.ticks > 0.0 && (remote - self.remote).abs() > CHANGE {
+            self.restart();
+        }
+        if std::mem::take(&mut self.mixed) {
             return;
         }
+        self.ticks += 1.0;
+        self.x += (x - self.x) / self.ticks;
+        self.remote += (remote - self.remote) / self.ticks;
+        self.stretch.add(cpu, calls);
+    }
+
+    /// From now on is another stretch: the process or its memory has gone elsewhere.
+    pub(crate) fn restart(&mut self) {
+        if let Some(level) = self.level() {
+            self.past.add(self.x, level);
+        }
+        *self = Self { past: self.past, mixed: true, ..Self::default() };
+    }
+
+    /// What a call takes in this stretch, if it can be told yet.
+    pub(crate) fn level(&self) -> Option<Level> {
+        self.stretch.level()
+    }
+
+    /// The memory-bound share b, if the process has shown it better than a prior could tell.
+    pub(crate) fn boundness(&self) -> Option<Est> {
+        if self.past.count <= 0.0 {
+            return None;
+        }
+        let mut line = self.past;
+        if let Some(level) = self.level() {
+            line.add(self.x, level);
+        }
+        line.boundness()
+    }
+}
+
+impl Line {
+    fn fade(&mut self, by: f64) {
+        let Self { count, weight, x, xx, k, xk, kk } = self;
+        for sum in [count, weight, x, xx, k, xk, kk] {
+            *sum *= by;
+        }
+    }
+
+    fn add(&mut self, x: f64, Level { call: k, error }: Level) {
+        let w = 1.0 / (error * error);
+        if !w.is_finite() {
+            return;
+        }
+        self.count += 1.0;
         self.weight += w;
-        self.squares += w * w;
         self.x += w * x;
         self.xx += w * x * x;
         self.k += w * k;
         self.xk += w * x * k;
         self.kk += w * k * k;
-        self.stretch.add(k, w);
     }
 
-    /// From now on is another stretch: the process or its memory has gone elsewhere.
-    pub(crate) fn restart(&mut self) {
-        self.stretch = Moments::default();
-    }
-
-    /// CPU seconds for each call in this stretch.
-    pub(crate) fn stretch(&self) -> Moments {
-        self.stretch
-    }
-
-    /// The memory-bound share b by least squares, if the process has shown it better than a prior
-    /// could tell.
-    pub(crate) fn boundness(&self) -> Option<Est> {
+    /// Slope over intercept, by weighted least squares.
+    fn boundness(&self) -> Option<Est> {
         let w = self.weight;
-        let count = if self.squares > 0.0 { w * w / self.squares } else { 0.0 };
-        if count < FEWEST {
-            return None;
-        }
         let (x, k) = (self.x / w, self.k / w);
         let var_x = self.xx / w - x * x;
-        if var_x < CONTRAST * CONTRAST {
+        if var_x.is_nan() || var_x < CONTRAST * CONTRAST {
             return None;
         }
         let cov = self.xk / w - x * k;
@@ -98,7 +147,9 @@ impl Pace {
             return None;
         }
         let b = slope / base;
-        let rest = ((self.kk / w - k * k) - slope * cov).max(0.0) / (count - 2.0);
+        // By how much the points are further from the line than by their errors.
+        let apart = w * ((self.kk / w - k * k) - slope * cov);
+        let rest = (apart / (self.count - 2.0).max(1.0)).max(1.0) / w;
         // Of slope, base and both together; then of their ratio.
         let (of_slope, of_base) = (rest / var_x, rest * (1.0 + x * x / var_x));
         let of_both = -x * rest / var_x;
@@ -114,29 +165,26 @@ impl Pace {
 }
 
 /// Share of the CPU time that the later stretch saves against the earlier one, with its 95 %
-/// interval; negative where it takes longer. None where either is too short to tell.
-pub(crate) fn saved(before: &Moments, after: &Moments) -> Option<Est> {
-    let (of_before, of_after) = (before.error()?, after.error()?);
-    if before.mean() <= 0.0 || after.mean() <= 0.0 {
-        return None;
-    }
-    let ratio = after.mean() / before.mean();
-    let half = WIDTH * ratio * (of_before / before.mean()).hypot(of_after / after.mean());
+/// interval; negative where it takes longer.
+pub(crate) fn saved(before: Level, after: Level) -> Est {
+    let ratio = after.call / before.call;
+    let half = WIDTH * ratio * (before.error / before.call).hypot(after.error / after.call);
     #[expect(clippy::cast_possible_truncation, reason = "a share has no more digits than f32")]
     let at = |saved: f64| saved as f32;
     let saved = 1.0 - ratio;
-    Some(Est {
-        low: at(saved - half),
-        mid: at(saved),
-        high: at(saved + half),
-        source: Source::Pace,
-    })
+    Est { low: at(saved - half), mid: at(saved), high: at(saved + half), source: Source::Pace }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Pace, saved};
+    use super::{Level, Pace, saved};
+    use crate::model::Est;
     use crate::policy::scene::Dice;
+
+    /// So many times slower, and all of it remote if it is.
+    fn at(slowness: f64) -> (f64, f64) {
+        (slowness, if slowness > 1.0 { 1.0 } else { 0.0 })
+    }
 
     /// Ticks of a second, half of them on memory that is twice as slow.
     fn watched(b: f64, noise: f64, calls: u64) -> Pace {
@@ -145,7 +193,7 @@ mod tests {
             let slowness = if tick < 30 { 1.0 } else { 2.0 };
             let scatter = 1.0 + noise * (dice.roll() - 0.5);
             let cpu = calls as f64 * 1e-3 * (1.0 + b * (slowness - 1.0)) * scatter;
-            pace.step(1.0, cpu, calls, slowness);
+            pace.step(1.0, (cpu, calls), at(slowness));
         }
         pace
     }
@@ -168,10 +216,10 @@ mod tests {
             for tick in 0..40 {
                 let slowness = if tick < 20 { 1.0 } else { 1.8 };
                 let cpu = 0.5 * (1.0 + 0.4 * (slowness - 1.0)) * (1.0 + 0.3 * (dice.roll() - 0.5));
-                pace.step(1.0, cpu, 100, slowness);
+                pace.step(1.0, (cpu, 100), at(slowness));
             }
-            let est = pace.boundness().unwrap();
-            held += usize::from(est.low <= 0.4 && 0.4 <= est.high);
+            let est = pace.boundness();
+            held += usize::from(est.is_some_and(|est| est.low <= 0.4 && 0.4 <= est.high));
         }
         assert!(held >= 190, "{held} of 200");
     }
@@ -181,8 +229,20 @@ mod tests {
         assert_eq!(watched(0.5, 0.1, 0).boundness(), None);
         let mut pace = Pace::default();
         for _ in 0..100 {
-            pace.step(1.0, 0.5, 100, 2.0);
+            pace.step(1.0, (0.5, 100), at(2.0));
         }
+        assert_eq!(pace.boundness(), None);
+    }
+
+    /// Rounds of measuring say 1.7 at times and 1.5 at others.
+    #[test]
+    fn latency_that_is_measured_again_is_no_experiment() {
+        let (mut pace, mut dice) = (Pace::default(), Dice(5));
+        for tick in 0..60 {
+            let slowness = if tick % 20 < 10 { 1.7 } else { 1.5 };
+            pace.step(1.0, (1.0 + 0.1 * dice.roll(), 100), at(slowness));
+        }
+        assert!(pace.level().is_some());
         assert_eq!(pace.boundness(), None);
     }
 
@@ -192,7 +252,7 @@ mod tests {
         for tick in 0..40 {
             let slowness = if tick % 2 == 0 { 1.0 } else { 1.3 };
             let calls = if dice.roll() < 0.3 { 1000 } else { 3 };
-            pace.step(1.0, 0.5, calls, slowness);
+            pace.step(1.0, (0.5, calls), at(slowness));
         }
         assert_eq!(pace.boundness(), None);
     }
@@ -203,15 +263,85 @@ mod tests {
         let mut stretch = |k: f64| {
             let mut pace = Pace::default();
             for _ in 0..30 {
-                pace.step(1.0, 100.0 * k * (1.0 + 0.2 * (dice.roll() - 0.5)), 100, 1.0);
+                pace.step(1.0, (100.0 * k * (1.0 + 0.2 * (dice.roll() - 0.5)), 100), at(1.0));
             }
-            pace.stretch()
+            pace.level().unwrap()
         };
         let (far, near) = (stretch(1.4), stretch(1.0));
-        let better = saved(&far, &near).unwrap();
+        let better = saved(far, near);
         let truth = 1.0 - 1.0 / 1.4;
         assert!(better.low < truth && truth < better.high && better.low > 0.2, "{better:?}");
-        let same = saved(&near, &stretch(1.0)).unwrap();
+        let same = saved(near, stretch(1.0));
         assert!(same.low < 0.0 && 0.0 < same.high, "{same:?}");
+    }
+
+    /// What a hypervisor does to a virtual CPU: a third of the ticks are slower by a share that has
+    /// no mean, some three of them in a row; all scatter a little.
+    struct Disturbed {
+        dice: Dice,
+        disturbed: bool,
+    }
+
+    impl Disturbed {
+        fn new(seed: u64) -> Self {
+            Self { dice: Dice(seed), disturbed: seed.is_multiple_of(3) }
+        }
+
+        /// So many times as long as undisturbed takes a tick, so does its work.
+        fn tick(&mut self) -> f64 {
+            let turn = if self.disturbed { 1.0 / 3.0 } else { 1.0 / 6.0 };
+            self.disturbed ^= self.dice.roll() < turn;
+            let slower = if self.disturbed { 0.1 / (1.0 - self.dice.roll()) } else { 0.0 };
+            (1.0 + slower) * (1.0 + 0.1 * (self.dice.roll() - 0.5))
+        }
+
+        fn watch(&mut self, pace: &mut Pace, ticks: usize, call: f64, slowness: f64) {
+            for _ in 0..ticks {
+                pace.step(1.0, (100.0 * call * self.tick(), 100), at(slowness));
+            }
+        }
+
+        fn level(&mut self, ticks: usize, call: f64) -> Level {
+            let mut pace = Pace::default();
+            self.watch(&mut pace, ticks, call, 1.0);
+            pace.level().unwrap()
+        }
+    }
+
+    /// Nineteen estimates in twenty hold the truth, half of them are no wider than this, and most
+    /// seeds have one.
+    fn hold(truth: f64, widest: f32, estimate: impl Fn(u64) -> Option<Est>) {
+        let ests: Vec<Est> = (0..400).filter_map(estimate).collect();
+        let holds = |est: &&Est| f64::from(est.low) <= truth && truth <= f64::from(est.high);
+        let (held, said) = (ests.iter().filter(holds).count(), ests.len());
+        assert!(said >= 320 && held * 20 >= said * 19, "{held} of {said} hold {truth}");
+        let mut widths: Vec<f32> = ests.iter().map(|est| est.high - est.low).collect();
+        widths.sort_by(f32::total_cmp);
+        assert!(widths[said / 2] <= widest, "{} at {truth}", widths[said / 2]);
+    }
+
+    #[test]
+    fn what_a_move_saved_is_told_on_a_machine_that_disturbs() {
+        for (ticks, widest) in [(15, 0.15), (30, 0.08)] {
+            for far in [1.0, 1.7] {
+                hold(1.0 - 1.0 / far, widest, |seed| {
+                    let mut machine = Disturbed::new(seed);
+                    let before = machine.level(ticks, far);
+                    Some(saved(before, machine.level(ticks, 1.0)))
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn the_memory_bound_share_is_told_on_a_machine_that_disturbs() {
+        for (ticks, widest) in [(15, 0.3), (30, 0.2)] {
+            hold(0.5, widest, |seed| {
+                let (mut machine, mut pace) = (Disturbed::new(seed), Pace::default());
+                machine.watch(&mut pace, ticks, 1.0, 1.0);
+                machine.watch(&mut pace, ticks, 1.35, 1.7);
+                pace.boundness()
+            });
+        }
     }
 }

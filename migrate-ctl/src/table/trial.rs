@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Est, Nanos, Node, Order, Outcome, PidRef, Source};
-use crate::policy::moments::Moments;
 use crate::policy::pace;
+use crate::policy::pace::stretch::Level;
 use crate::table::{Row, feedback, secs};
 
 /// What was predicted of a move, and what came.
@@ -53,16 +53,16 @@ pub(super) struct Trial {
     predicted: Est,
     price: Est,
     pub(super) paid: Option<f64>,
-    /// Remote share, and CPU seconds for each call, when it began.
+    /// Remote share, and what a call took, when it began.
     remote: f64,
-    pace: Moments,
+    pace: Option<Level>,
     /// None while the move is under way.
     ends: Option<Nanos>,
 }
 
 impl Trial {
     /// Of an order, with what is known when it is given.
-    pub(super) fn of(order: &Order, remote: f64, pace: Moments) -> Self {
+    pub(super) fn of(order: &Order, remote: f64, pace: Option<Level>) -> Self {
         let Order { seq, target, to, saves: predicted, price, .. } = *order;
         let (held_back, paid, ends) = (false, None, None);
         Self { seq, target, to, held_back, predicted, price, paid, remote, pace, ends }
@@ -79,10 +79,12 @@ impl Trial {
     }
 
     /// The score once the horizon is over, of what was seen since it is watched.
-    pub(super) fn over(&self, now: Nanos, remote: f64, pace: &Moments) -> Option<Score> {
+    pub(super) fn over(&self, now: Nanos, remote: f64, pace: Option<Level>) -> Option<Score> {
         self.ends.filter(|&ends| now >= ends)?;
         let Self { seq, target, held_back, predicted, price, paid, .. } = *self;
-        let realised = pace::saved(&self.pace, pace).unwrap_or_else(|| self.modelled(remote));
+        let paces = self.pace.zip(pace);
+        let realised = paces
+            .map_or_else(|| self.modelled(remote), |(before, after)| pace::saved(before, after));
         Some(Score { seq, target, held_back, predicted, realised, price, paid })
     }
 
@@ -109,7 +111,7 @@ impl Row {
 
     pub(super) fn score(&mut self, now: Nanos) -> Option<Score> {
         let trial = self.trial.as_ref()?;
-        let score = trial.over(now, self.costs.remote_share(), &self.pace.stretch())?;
+        let score = trial.over(now, self.costs.remote_share(), self.pace.level())?;
         if score.hurt() {
             self.hurt_by = Some(trial.to);
         }

@@ -121,15 +121,15 @@ fn nothing_is_held_back_unless_asked_for() {
 fn who_has_shown_that_far_memory_does_not_slow_it_stays() {
     let mut scene = Scene::new(2);
     let mut caller = Caller { noise: 0.0, ..Caller::new(7) };
-    caller.proc.pages = vec![0.0, MANY];
-    for _ in 0..30 {
-        caller.tick(&mut scene, 0.5);
+    let [near, far] = [vec![0.0, MANY], vec![MANY, 0.0]];
+    // When its memory is far for the first time, the first ticks are judged by the prior.
+    for (pages, ticks) in [(&near, 30), (&far, 10), (&near, 30)] {
+        caller.proc.pages.clone_from(pages);
+        for _ in 0..ticks {
+            caller.tick(&mut scene, 0.5);
+        }
     }
-    caller.proc.pages = vec![MANY, 0.0];
-    // The first tick that shows it is judged by the prior.
-    for _ in 0..3 {
-        caller.tick(&mut scene, 0.5);
-    }
+    caller.proc.pages = far;
     let moves = (0..200).filter(|_| due(&caller.tick(&mut scene, 0.5)).is_some()).count();
     assert_eq!(moves, 0);
 }
