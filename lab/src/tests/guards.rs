@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
-use migrate_ctl::model::{Decision, Reason};
+use migrate_ctl::model::{Decision, Outcome, Reason};
 
 use crate::controller::Controller;
 use crate::swap::Swap;
@@ -68,16 +68,21 @@ pub(super) fn decided(
     pages: u64,
     reason: Reason,
 ) -> Result<()> {
-    let look = || -> Result<(Vec<Decision>, u64)> {
-        Ok((controller.decisions(worker.pid())?, pages_on(worker.pid(), 0)?))
+    let look = || -> Result<(Vec<Decision>, u64, Vec<Outcome>)> {
+        let outcomes = controller.outcomes(worker.pid())?;
+        Ok((controller.decisions(worker.pid())?, pages_on(worker.pid(), 0)?, outcomes))
     };
     let gives = |decisions: &[Decision]| decisions.iter().any(|one| one.reason == reason);
     let left = |left: u64| left * 20 < pages * 19;
-    let (decisions, there) = until(PATIENCE, look, |(all, there)| gives(all) || left(*there))?;
+    let (decisions, there, outcomes) = until(PATIENCE, look, |(all, there, outcomes)| {
+        gives(all) || left(*there) || !outcomes.is_empty()
+    })?;
     if left(there) {
         // The caller looks at them.
         return Ok(());
     }
+    // Where the kernel refuses, too, no page tells that we tried.
+    claim(outcomes.is_empty(), || format!("it was to be moved: {outcomes:?}"))?;
     let (says, last) = (gives(&decisions), decisions.last());
     // What stays without the guard would stay with it, too: the test proves nothing.
     ensure!(says || !lab.broken(), "it stays although nothing stands against it: {last:?}");
