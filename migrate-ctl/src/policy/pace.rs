@@ -26,7 +26,7 @@ const CONTRAST: f64 = 0.05;
 /// So much more or less of its accesses goes to other nodes in another stretch. Not x tells, which
 /// also changes as latency is measured again.
 const CHANGE: f64 = 0.1;
-/// The widest interval of b that is worth more than the prior, in its half.
+/// The widest interval of a share that is worth more than what the model says, in its half.
 const WIDEST: f64 = 0.25;
 
 /// What one process has shown.
@@ -165,14 +165,19 @@ impl Line {
 }
 
 /// Share of the CPU time that the later stretch saves against the earlier one, with its 95 %
-/// interval; negative where it takes longer.
-pub(crate) fn saved(before: Level, after: Level) -> Est {
+/// interval; negative where it takes longer. None where that is too wide to say anything.
+pub(crate) fn saved(before: Level, after: Level) -> Option<Est> {
     let ratio = after.call / before.call;
     let half = WIDTH * ratio * (before.error / before.call).hypot(after.error / after.call);
     #[expect(clippy::cast_possible_truncation, reason = "a share has no more digits than f32")]
     let at = |saved: f64| saved as f32;
     let saved = 1.0 - ratio;
-    Est { low: at(saved - half), mid: at(saved), high: at(saved + half), source: Source::Pace }
+    (half <= WIDEST).then(|| Est {
+        low: at(saved - half),
+        mid: at(saved),
+        high: at(saved + half),
+        source: Source::Pace,
+    })
 }
 
 #[cfg(test)]
@@ -247,6 +252,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_move_saved_is_not_told_where_every_tick_is_disturbed() {
+        let mut dice = Dice(9);
+        let level = |call, error| Level { call, error };
+        assert_eq!(saved(level(1.0, 0.02), level(0.8, 0.3)), None);
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            pace.step(1.0, (1.0 + 5.0 * dice.roll(), 100), at(1.0));
+        }
+        assert_eq!(saved(level(0.027, 0.001), pace.level().unwrap()), None);
+    }
+
+    #[test]
     fn work_that_changes_all_the_time_is_worth_no_more_than_the_prior() {
         let (mut pace, mut dice) = (Pace::default(), Dice(3));
         for tick in 0..40 {
@@ -268,10 +285,10 @@ mod tests {
             pace.level().unwrap()
         };
         let (far, near) = (stretch(1.4), stretch(1.0));
-        let better = saved(far, near);
+        let better = saved(far, near).unwrap();
         let truth = 1.0 - 1.0 / 1.4;
         assert!(better.low < truth && truth < better.high && better.low > 0.2, "{better:?}");
-        let same = saved(near, stretch(1.0));
+        let same = saved(near, stretch(1.0)).unwrap();
         assert!(same.low < 0.0 && 0.0 < same.high, "{same:?}");
     }
 
@@ -327,7 +344,7 @@ mod tests {
                 hold(1.0 - 1.0 / far, widest, |seed| {
                     let mut machine = Disturbed::new(seed);
                     let before = machine.level(ticks, far);
-                    Some(saved(before, machine.level(ticks, 1.0)))
+                    saved(before, machine.level(ticks, 1.0))
                 });
             }
         }

@@ -82,9 +82,8 @@ impl Trial {
     pub(super) fn over(&self, now: Nanos, remote: f64, pace: Option<Level>) -> Option<Score> {
         self.ends.filter(|&ends| now >= ends)?;
         let Self { seq, target, held_back, predicted, price, paid, .. } = *self;
-        let paces = self.pace.zip(pace);
-        let realised = paces
-            .map_or_else(|| self.modelled(remote), |(before, after)| pace::saved(before, after));
+        let shown = self.pace.zip(pace).and_then(|(before, after)| pace::saved(before, after));
+        let realised = shown.unwrap_or_else(|| self.modelled(remote));
         Some(Score { seq, target, held_back, predicted, realised, price, paid })
     }
 
