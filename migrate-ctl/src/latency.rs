@@ -233,7 +233,7 @@ fn median(mut values: Vec<f64>) -> Option<Est> {
     }
     values.sort_by(f64::total_cmp);
     let n = values.len() as f64;
-    let half = 1.96 * n.sqrt() / 2.0;
+    let half = Est::WIDTH * n.sqrt() / 2.0;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

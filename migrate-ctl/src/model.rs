@@ -158,6 +158,9 @@ pub struct Est {
 }
 
 impl Est {
+    /// Half-width of a 95 % interval in standard errors, where those follow the normal law.
+    pub(crate) const WIDTH: f64 = 1.96;
+
     /// Nothing is lost and nothing saved.
     pub const NOTHING: Self = Self::exact(0.0, Source::Prior);
 

@@ -14,8 +14,6 @@ use crate::policy::moments::Moments;
 
 /// 256 MiB: the first large move says as much as the prior.
 const PRIOR_PAGES: f64 = 65_536.0;
-/// Half-width of a 95 % interval in standard errors.
-const WIDTH: f64 = 1.96;
 
 /// Base pages, and pages of huge ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,7 +140,7 @@ fn page(seen: &Moments, config: &PolicyConfig) -> Est {
     }
     let share = seen.weight() / (seen.weight() + PRIOR_PAGES);
     // A single move has no scatter of its own: the prior's is all that is known of it.
-    let error = seen.error().map(|error| WIDTH * error);
+    let error = seen.error().map(|error| Est::WIDTH * error);
     let (below, above) = error.map_or_else(
         || (f64::from(prior.mid - prior.low), f64::from(prior.high - prior.mid)),
         |error| (error, error),

@@ -18,8 +18,6 @@ const GIVEN: f64 = 4.0;
 const ENOUGH: f64 = 0.7;
 /// The most that is ever held back: half is moved, or nothing would be learned.
 const MOST: f64 = 0.5;
-/// Half-width of a 95 % interval in standard errors.
-const WIDTH: f64 = 1.96;
 
 /// Sums over all scores.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -85,7 +83,7 @@ impl Feedback {
 }
 
 fn interval(group: &Moments) -> Option<Est> {
-    let half = WIDTH * group.error()?;
+    let half = Est::WIDTH * group.error()?;
     #[expect(clippy::cast_possible_truncation, reason = "a share has no more digits than f32")]
     let at = |share: f64| share as f32;
     let mid = group.mean();
