@@ -173,3 +173,50 @@ impl fmt::Display for Entry {
         write!(f, "[{:12.3}] {}", self.at as f64 / 1e9, self.why)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::View;
+    use crate::journal::Fact;
+    use crate::model::{Est, PidRef, Source};
+    use crate::table::trial::Score;
+
+    #[test]
+    fn a_score_says_what_was_predicted_and_what_came() {
+        let hit = score(false, [0.15, 0.25, 0.375]);
+        assert_eq!(
+            sentence(hit),
+            "process (7): the move was watched (order 3). It was predicted to save 10.0 to 30.0 % \
+             of the CPU time, and saved 25.0 % (15.0 to 37.5, pace): a hit."
+        );
+        let missed = sentence(score(false, [-0.75, -0.5, -0.25]));
+        assert!(missed.ends_with("saved -50.0 % (-75.0 to -25.0, pace): missed."), "{missed}");
+    }
+
+    /// Nothing was tried, so that nothing can be hit or missed.
+    #[test]
+    fn what_was_held_back_is_neither_a_hit_nor_missed() {
+        assert_eq!(
+            sentence(score(true, [-0.05, 0.0, 0.05])),
+            "process (7): was held back for a while (order 3). It was predicted to save 10.0 to \
+             30.0 % of the CPU time, and saved 0.0 % (-5.0 to 5.0, pace)."
+        );
+    }
+
+    fn sentence(score: Score) -> String {
+        let entries = View::default().entries(Fact::Scored(score));
+        entries.into_iter().map(|entry| entry.why).collect()
+    }
+
+    fn score(held_back: bool, [low, mid, high]: [f32; 3]) -> Score {
+        Score {
+            seq: 3,
+            target: PidRef { pid: 7, start: 1 },
+            held_back,
+            predicted: Est { low: 0.1, mid: 0.2, high: 0.3, source: Source::Prior },
+            realised: Est { low, mid, high, source: Source::Pace },
+            price: Est::exact(0.1, Source::Prior),
+            paid: None,
+        }
+    }
+}
