@@ -35,6 +35,7 @@ impl std::fmt::Display for NodeId {
 
 /// One value per node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct NodeVec<T>(Vec<T>);
 
 impl<T> Default for NodeVec<T> {

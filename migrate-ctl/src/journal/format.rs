@@ -13,6 +13,9 @@ use crate::journal::Fact;
 
 /// Grows whenever a fact changes its form: there are no field names in it.
 pub(crate) const VERSION: u32 = 2;
+/// CRC-32 of the form of that version, as the test below has it.
+#[cfg(test)]
+const FORM: u32 = 0x98e2_93b4;
 /// What every version's first line begins with.
 pub(crate) const MAGIC: &str = "migrate journal ";
 /// Bytes before a payload.
@@ -58,4 +61,46 @@ pub(crate) fn fact(bytes: &[u8]) -> Result<Option<(Fact<'static>, usize)>, &'sta
 pub(crate) fn digest(value: &(impl Serialize + ?Sized)) -> u32 {
     // Nothing of the model refuses to be written into memory.
     postcard::to_stdvec(value).map_or(0, |bytes| crc32fast::hash(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_reflection::{Registry, Tracer, TracerConfig};
+
+    use super::{FORM, VERSION};
+    use crate::config::{Forecasting, Pattern};
+    use crate::journal::Fact;
+    use crate::model::{Class, End, Input, Mempolicy, Reason, Rule, Source, Verdict, Why};
+
+    #[test]
+    fn another_form_is_another_version() {
+        let form = serde_json::to_string(&form()).unwrap();
+        let found = crc32fast::hash(form.as_bytes());
+        assert_eq!(
+            found, FORM,
+            "the types of a fact are not those of version {VERSION}: \
+             raise VERSION and set FORM to {found:#010x}"
+        );
+    }
+
+    /// The names, fields and variants of all types that a fact is made of, in their order. Types
+    /// of the same name would be taken for one.
+    fn form() -> Registry {
+        let mut tracer = Tracer::new(TracerConfig::default());
+        tracer.trace_simple_type::<Fact<'static>>().unwrap();
+        // Of each enum within another type only its first variant was seen.
+        tracer.trace_simple_type::<Class>().unwrap();
+        tracer.trace_simple_type::<End>().unwrap();
+        tracer.trace_simple_type::<Forecasting>().unwrap();
+        tracer.trace_simple_type::<Input>().unwrap();
+        tracer.trace_simple_type::<Mempolicy>().unwrap();
+        tracer.trace_simple_type::<Pattern>().unwrap();
+        tracer.trace_simple_type::<Reason>().unwrap();
+        tracer.trace_simple_type::<Rule>().unwrap();
+        tracer.trace_simple_type::<Source>().unwrap();
+        tracer.trace_simple_type::<Verdict>().unwrap();
+        tracer.trace_simple_type::<Why>().unwrap();
+        // Fails where one was forgotten, and names it.
+        tracer.registry().unwrap()
+    }
 }

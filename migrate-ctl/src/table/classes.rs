@@ -29,6 +29,7 @@ pub(crate) struct Classes {
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename = "CgroupClass")]
 struct Class {
     residences: Residences,
     /// Rows that belong to it.
