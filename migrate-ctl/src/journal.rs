@@ -21,6 +21,7 @@ use crate::table::trial::Score;
 
 /// One record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all borrow")]
 pub enum Fact<'a> {
     /// What everything after it goes by. Each file begins with one.
     Settings(Cow<'a, Settings>),
