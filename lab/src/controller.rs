@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use migrate_ctl::journal::reader;
 use migrate_ctl::journal::view::{View, What};
 use migrate_ctl::model::{Decision, Order, Outcome};
+use migrate_ctl::table::trial::Score;
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -43,6 +44,7 @@ pub(crate) enum Fact {
     Decision(Decided),
     Ordered { order: Order, now: u64 },
     Outcome(Outcome),
+    Score(Score),
 }
 
 /// What the lab reads of a decision.
@@ -141,7 +143,8 @@ impl Controller {
                 }
                 What::Ordered(order) => Some(Fact::Ordered { order, now: entry.at }),
                 What::Outcome(outcome) => Some(Fact::Outcome(outcome)),
-                What::Settings(_) | What::HeldBack(_) | What::Score(_) => None,
+                What::Score(score) => Some(Fact::Score(score)),
+                What::Settings(_) | What::HeldBack(_) => None,
             }));
         }
         Ok(facts)
@@ -159,7 +162,7 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Decision(decided) => Some(decided),
-                Fact::Ordered { .. } | Fact::Outcome(_) => None,
+                Fact::Ordered { .. } | Fact::Outcome(_) | Fact::Score(_) => None,
             })
             .filter(|decided| decided.decision.extent.domain.pid == pid)
             .collect())
@@ -172,7 +175,9 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Ordered { order, now } if order.target.pid == pid => Some(now),
-                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => {
+                    None
+                }
             })
             .collect())
     }
@@ -181,7 +186,7 @@ impl Controller {
     pub(crate) fn ordered(&self, wanted: u64) -> Result<Option<u64>> {
         Ok(self.facts()?.into_iter().find_map(|fact| match fact {
             Fact::Ordered { order, now } if order.seq == wanted => Some(now),
-            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+            Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) | Fact::Score(_) => None,
         }))
     }
 
@@ -192,9 +197,22 @@ impl Controller {
             .into_iter()
             .filter_map(|fact| match fact {
                 Fact::Outcome(outcome) => Some(outcome),
-                Fact::Ordered { .. } | Fact::Decision(_) => None,
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Score(_) => None,
             })
             .filter(|outcome| outcome.target.pid == pid)
+            .collect())
+    }
+
+    /// What came of the moves of one process, made and held back.
+    pub(crate) fn scores(&self, pid: u32) -> Result<Vec<Score>> {
+        let facts = self.facts()?;
+        Ok(facts
+            .into_iter()
+            .filter_map(|fact| match fact {
+                Fact::Score(score) => Some(score),
+                Fact::Ordered { .. } | Fact::Decision(_) | Fact::Outcome(_) => None,
+            })
+            .filter(|score| score.target.pid == pid)
             .collect())
     }
 

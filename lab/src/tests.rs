@@ -39,8 +39,14 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         assess::TESTS,
         placement::TESTS,
     ];
-    let here = [guards::process::TESTS, guards::moves::TESTS, dwell::TESTS, faces::TESTS]
-        .into_iter()
-        .filter(move |_| reference);
+    let here = [
+        guards::process::TESTS,
+        guards::moves::TESTS,
+        guards::feedback::TESTS,
+        dwell::TESTS,
+        faces::TESTS,
+    ]
+    .into_iter()
+    .filter(move |_| reference);
     all.into_iter().chain(here).flatten().map(|test| Test { ..*test })
 }

@@ -4,6 +4,7 @@
 
 pub(super) mod process;
 pub(super) mod moves;
+pub(super) mod feedback;
 
 use std::fs::File;
 use std::io::Read;

@@ -108,7 +108,7 @@ fn most_under_way(controller: &Controller) -> Result<u32> {
         match fact {
             Fact::Ordered { .. } => now += 1,
             Fact::Outcome(_) => now = now.saturating_sub(1),
-            Fact::Decision(_) => {}
+            Fact::Decision(_) | Fact::Score(_) => {}
         }
         most = most.max(now);
     }
