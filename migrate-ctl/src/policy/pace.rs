@@ -172,7 +172,8 @@ pub(crate) fn saved(before: Level, after: Level) -> Option<Est> {
     #[expect(clippy::cast_possible_truncation, reason = "a share has no more digits than f32")]
     let at = |saved: f64| saved as f32;
     let saved = 1.0 - ratio;
-    (half <= WIDEST).then(|| Est {
+    // What takes twice as long may be known half as well.
+    (half <= WIDEST * ratio.max(1.0)).then(|| Est {
         low: at(saved - half),
         mid: at(saved),
         high: at(saved + half),
@@ -256,6 +257,8 @@ mod tests {
         let mut dice = Dice(9);
         let level = |call, error| Level { call, error };
         assert_eq!(saved(level(1.0, 0.02), level(0.8, 0.3)), None);
+        // Four times as long for sure, though nobody knows whether by three times or by five.
+        assert!(saved(level(1.0, 0.02), level(4.0, 0.4)).is_some_and(|saved| saved.high < -2.0));
         let mut pace = Pace::default();
         for _ in 0..20 {
             pace.step(1.0, (1.0 + 5.0 * dice.roll(), 100), at(1.0));
