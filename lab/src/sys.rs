@@ -232,6 +232,27 @@ impl Memory {
         Ok(status.iter().filter(|&&at| at == i32::from(node)).count())
     }
 
+    /// The node that a page is on; none while it is being moved.
+    pub(crate) fn node_of(&self, page: usize) -> io::Result<Option<u16>> {
+        let address = self.word(page);
+        let mut status = -1_i32;
+        // SAFETY: both outlive the call, which reads one and writes to the other; without nodes to
+        // move to it only looks.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                1,
+                &raw const address,
+                std::ptr::null::<i32>(),
+                &raw mut status,
+                0,
+            )
+        })?;
+        // A negative status is the reason why it is on none.
+        Ok(u16::try_from(status).ok())
+    }
+
     /// Puts the pages into a pipe, which holds a reference to each until it is read or closed.
     pub(crate) fn splice_into(&self, pipe: &impl AsRawFd) -> io::Result<usize> {
         let range = libc::iovec { iov_base: self.start.cast(), iov_len: self.pages * PAGE };

@@ -155,7 +155,7 @@ impl Lab {
     }
 
     pub(crate) fn observe(&self, words: &str) -> Result<Controller> {
-        self.controller(if self.off == Some(Off::Mode) { "enforce" } else { "observe" }, words)
+        self.controller(self.observing(), words)
     }
 
     pub(crate) fn enforce(&self, words: &str) -> Result<Controller> {
@@ -164,9 +164,20 @@ impl Lab {
 
     /// The same with another ratio of memory latency than usual.
     pub(crate) fn enforce_at(&self, ratio: &str, words: &str) -> Result<Controller> {
+        self.at(self.enforcing(), ratio, words)
+    }
+
+    pub(crate) fn observe_at(&self, ratio: &str, words: &str) -> Result<Controller> {
+        self.at(self.observing(), ratio, words)
+    }
+
+    fn at(&self, mode: &str, ratio: &str, words: &str) -> Result<Controller> {
         self.unload();
-        let mode = self.enforcing();
         Controller::measuring(&format!("--latency-ratio {ratio} {}", self.words(mode, words)))
+    }
+
+    fn observing(&self) -> &'static str {
+        if self.off == Some(Off::Mode) { "enforce" } else { "observe" }
     }
 
     fn enforcing(&self) -> &'static str {

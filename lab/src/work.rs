@@ -16,6 +16,7 @@ use crate::sys::{self, Usage};
 mod acts;
 pub(crate) mod brood;
 pub(crate) mod costs;
+mod hurt;
 pub(crate) mod pace;
 mod spread;
 mod strand;
@@ -28,6 +29,8 @@ pub(crate) enum Work {
     Spread(spread::Spread),
     /// Forks a child that is stranded at once, at each line
     Brood(brood::Brood),
+    /// Memory on one node and laps on another, which last longer once its memory has come
+    Hurt(hurt::Hurt),
     /// Touches so many new pages for each line
     Touch {
         #[arg(long)]
@@ -250,6 +253,7 @@ pub(crate) fn run(work: &Work) -> Result<()> {
         Work::Strand(ref args) => strand::run(args),
         Work::Spread(ref args) => spread::run(args),
         Work::Brood(ref args) => brood::run(args),
+        Work::Hurt(ref args) => hurt::run(args),
         Work::Touch { node, pages } => acts::touch(node, pages),
         Work::Rewrite { node, pages } => acts::rewrite(node, pages),
         Work::RewriteHuge { node, pages } => acts::rewrite_huge(node, pages),

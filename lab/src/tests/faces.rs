@@ -191,7 +191,7 @@ fn switched(lab: &Lab) -> Result<()> {
 }
 
 /// The command, and everywhere that the mode is shown.
-fn switch(mode: Mode) -> Result<()> {
+pub(super) fn switch(mode: Mode) -> Result<()> {
     let word = mode.name();
     let said = say(&format!("mode {word}"))?;
     claim(said.code == Some(0) && said.out.contains(word), || format!("{said:?}"))?;

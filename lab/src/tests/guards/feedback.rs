@@ -1,17 +1,32 @@
-//! What is to be learned from moves, and from those that are not made.
+//! What came of moves before, and what is to be learned from those that are not made.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use migrate_ctl::model::{Decision, Nanos, Reason, Verdict};
+use migrate_ctl::config::Mode;
+use migrate_ctl::model::{Decision, Nanos, Reason, Source, Verdict};
 use migrate_ctl::sys::boottime;
+use migrate_ctl::table::trial::Score;
 
+use super::moves::orders_once;
+use super::unmoved;
 use crate::controller::Controller;
+use crate::sys;
 use crate::test::{Lab, Machine, Off, Test, claim, say};
-use crate::tests::control::{PATIENCE, stranded};
+use crate::tests::control::{PATIENCE, stranded, until};
+use crate::tests::faces::switch;
 use crate::witness::pages_on;
 use crate::worker::Worker;
+
+/// So little slower than local memory that the pace says nothing of how much a process waits for
+/// memory: that cannot speak against the move, only what the move did.
+const HURT_RATIO: &str = "1.08";
+/// Nothing else may hold it: it was moved, though by others, and its first move did what it should
+/// to the remote share.
+const HURT_ALONE: &str = "--guard-off cool_down --guard-off other_mover";
+/// Of 0.2 seconds.
+const HURT_TICKS: usize = 25;
 
 /// A lot falls on each: that it is the same for all happens once in two thousand times.
 const LOTS: usize = 12;
@@ -21,11 +36,40 @@ const HORIZON: f64 = 5.0;
 /// Between two looks at where they are.
 const LOOK: Duration = Duration::from_millis(100);
 
-pub(crate) const TESTS: &[Test] =
-    &[test("a_move_held_back_for_comparison_waits_for_it", Off::Guard("held_back"), held_back)];
+pub(crate) const TESTS: &[Test] = &[
+    test("a_move_that_hurt_is_not_made_again", Off::Guard("hurt"), hurt),
+    test("a_move_held_back_for_comparison_waits_for_it", Off::Guard("held_back"), held_back),
+];
 
 const fn test(name: &'static str, off: Off, run: fn(&Lab) -> Result<()>) -> Test {
     Test { name, machines: &[Machine::Two], off, run }
+}
+
+fn hurt(lab: &Lab) -> Result<()> {
+    let worker = stranded("hurt --from 0 --to 1 --mib 32")?;
+    let before = pages_on(worker.pid(), 0)?;
+    let watch = format!("--include pid:{} --tick 0.2 --horizon 10", worker.pid());
+    let controller = lab.observe_at(HURT_RATIO, &format!("{watch} {HURT_ALONE}"))?;
+    // It has to know the pace before the move.
+    let seen = || Ok(controller.decisions(worker.pid())?.len());
+    let seen = until(PATIENCE, seen, |seen| *seen >= HURT_TICKS)?;
+    ensure!(seen >= HURT_TICKS, "it was seen in {seen} ticks only: {}", controller.log());
+    switch(Mode::Enforce)?;
+    let score = first_score(&controller, &worker)?;
+    ensure!(score.hurt() && score.realised.source == Source::Pace, "no harm was seen: {score:?}");
+    say(&format!("it saved {:?}", score.realised));
+    sys::migrate_all(worker.pid(), 1, 0).context("move it back")?;
+    let back = pages_on(worker.pid(), 0)?;
+    ensure!(back * 20 >= before * 19, "only {back} of {before} pages came back to node 0");
+    let orders = orders_once(&controller, worker.pid(), Reason::Hurt)?;
+    claim(orders.len() == 1, || format!("it was ordered to move {} times", orders.len()))?;
+    unmoved(&worker, before)
+}
+
+fn first_score(controller: &Controller, worker: &Worker) -> Result<Score> {
+    let scores = until(PATIENCE, || controller.scores(worker.pid()), |all| !all.is_empty())?;
+    let none = || format!("no move was scored in {PATIENCE:?}: {}", controller.log());
+    scores.into_iter().next().with_context(none)
 }
 
 fn held_back(lab: &Lab) -> Result<()> {

@@ -140,7 +140,7 @@ fn moving(lab: &Lab) -> Result<()> {
 
 /// Waits until a decision has this reason after a first order, or there are two orders, and a
 /// while longer.
-fn orders_once(controller: &Controller, pid: u32, reason: Reason) -> Result<Vec<u64>> {
+pub(super) fn orders_once(controller: &Controller, pid: u32, reason: Reason) -> Result<Vec<u64>> {
     let look = || Ok((controller.orders(pid)?, controller.decisions(pid)?));
     let (orders, decisions) = until(PATIENCE, look, |(orders, decisions)| {
         orders.len() > 1 || decisions.iter().any(|one| one.reason == reason)
