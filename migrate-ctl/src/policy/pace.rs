@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_a_move_saved_is_told_on_a_machine_that_disturbs() {
-        for (ticks, widest) in [(15, 0.15), (30, 0.08)] {
+        for (ticks, widest) in [(15, 0.15), (30, 0.12)] {
             for far in [1.0, 1.7] {
                 hold(1.0 - 1.0 / far, widest, |seed| {
                     let mut machine = Disturbed::new(seed);
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_memory_bound_share_is_told_on_a_machine_that_disturbs() {
-        for (ticks, widest) in [(15, 0.3), (30, 0.2)] {
+        for (ticks, widest) in [(15, 0.3), (30, 0.25)] {
             hold(0.5, widest, |seed| {
                 let (mut machine, mut pace) = (Disturbed::new(seed), Pace::default());
                 machine.watch(&mut pace, ticks, 1.0, 1.0);

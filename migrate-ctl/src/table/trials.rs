@@ -54,7 +54,7 @@ fn a_memory_bound_loop_scores_what_it_saved_and_a_compute_bound_one_nothing() {
         let score = Caller::new(7).moved(&mut Scene::new(2), 1.0, after);
         assert_eq!(score.realised.source, Source::Pace);
         let Est { low, high, .. } = score.realised;
-        assert!(low <= truth && truth <= high && high - low < 0.1, "{truth}: {score:?}");
+        assert!(low <= truth && truth <= high && high - low < 0.15, "{truth}: {score:?}");
         assert_eq!(score.hit(), truth > 0.0);
     }
 }
