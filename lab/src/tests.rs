@@ -1,6 +1,7 @@
 //! All VM tests, by subject.
 
 mod assess;
+mod benefit;
 mod control;
 mod counts;
 mod dwell;
@@ -37,6 +38,7 @@ pub(crate) fn all(reference: bool) -> impl Iterator<Item = Test> {
         input::TESTS,
         far::TESTS,
         assess::TESTS,
+        benefit::TESTS,
         placement::TESTS,
     ];
     let here = [

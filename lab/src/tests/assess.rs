@@ -1,24 +1,29 @@
-//! Does `assess` say that there is nothing where there is nothing, and what the kernel does?
+//! Does `assess` say what enforcing then brings, that there is nothing where there is nothing, and
+//! what the kernel does?
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::balancing;
 use crate::controller::{Controller, Said, say};
 use crate::test::{Lab, Machine, Off, Test, claim, say as tell};
 use crate::witness::vmstat;
+use crate::work::pace::Paced;
 use crate::worker::Worker;
+use crate::{balancing, nodes};
 
 const FAR: &[Machine] = &[Machine::Far];
 const TWO: &[Machine] = &[Machine::Two];
 const PACE: &str = "pace --node 0 --mib 32";
+/// What is assessed may be off by this share of what was measured.
+const TOLERANCE: f64 = 0.25;
 /// Beyond the time that it was told to watch.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const TESTS: &[Test] = &[
     test("assess_says_that_a_settled_guest_has_nothing_to_gain", FAR, settled),
+    test("assess_promises_what_enforcing_then_brings", FAR, stranded),
     test("assess_counts_what_the_kernels_balancing_does", TWO, balanced),
     test("assess_beside_a_controller_names_its_journal", TWO, beside),
 ];
@@ -42,6 +47,50 @@ fn settled(lab: &Lab) -> Result<()> {
     let [cpu, unplaced] = ["cpu_seconds", "unplaced_seconds"].map(|name| total[name].as_f64());
     let (cpu, unplaced) = cpu.zip(unplaced).context("no CPU time")?;
     claim(cpu > 10.0 && unplaced < 0.2 * cpu, || format!("it has hardly looked: {total}"))
+}
+
+/// Runs near its memory at first, so that it can be seen what it takes for a lap there.
+fn stranded(lab: &Lab) -> Result<()> {
+    const NEAR: Duration = Duration::from_secs(20);
+    const FAR_AWAY: Duration = Duration::from_secs(60);
+    let mut worker = Worker::start(PACE)?;
+    let running = lab.assess(worker.pid(), (NEAR + FAR_AWAY).as_secs())?;
+    std::thread::sleep(NEAR);
+    nodes::run_all_on(worker.pid(), 1)?;
+    let began = paced(&mut worker)?;
+    let report = report(&running.end(FAR_AWAY + PATIENCE)?)?;
+    let far = paced(&mut worker)?;
+    let total = &report["total"];
+    let recoverable = total["recoverable"]["mid"].as_f64().context("nothing recoverable")?;
+    let saved = saved_by_enforcing(lab, &mut worker, &far)?;
+    let seconds = (far.cpu_nanos - began.cpu_nanos) as f64 / 1e9;
+    let brings = saved * seconds;
+    tell(&format!(
+        "assess: {recoverable:.2} s recoverable; of {seconds:.2} s far away enforcing saves \
+         {saved:.3}, {brings:.2} s; {total}"
+    ));
+    claim((recoverable / brings - 1.0).abs() <= TOLERANCE, || {
+        format!("{recoverable:.2} s are recoverable, enforcing brings {brings:.2} s")
+    })?;
+    let verdict = report["verdict"].as_str().context("no verdict")?;
+    claim(verdict.starts_with("NUMA matters here"), || verdict.to_owned())
+}
+
+/// Share of the CPU time of a lap that is saved once we have moved the memory, by the workload's
+/// own clock: its quickest laps, since what else the host does makes laps longer only.
+fn saved_by_enforcing(lab: &Lab, worker: &mut Worker, far: &Paced) -> Result<f64> {
+    const WATCHED: Duration = Duration::from_secs(10);
+    let controller = lab.measuring(&format!("--hold-back 0 --include pid:{}", worker.pid()))?;
+    let moved = controller.first_outcome(worker.pid(), PATIENCE)?;
+    claim(moved.is_some(), || format!("it was not moved: {}", controller.log()))?;
+    paced(worker)?;
+    std::thread::sleep(WATCHED);
+    Ok(1.0 - paced(worker)?.quick_nanos as f64 / far.quick_nanos as f64)
+}
+
+fn paced(worker: &mut Worker) -> Result<Paced> {
+    worker.go()?;
+    worker.done()
 }
 
 /// The kernel counts the same, of everybody.
