@@ -219,7 +219,8 @@ impl Costs {
             low += share * away(sane(est.high)).min(remote);
             high += share * away(sane(est.low)).max(remote);
         }
-        let of_time = 1.96 * ((square - mid * mid).max(0.0) / (all * SAMPLES).max(1.0)).sqrt();
+        let of_time =
+            Est::WIDTH * ((square - mid * mid).max(0.0) / (all * SAMPLES).max(1.0)).sqrt();
         #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
         let share = |value: f64| value.clamp(0.0, 1.0) as f32;
         self.remote = Some(Est {

@@ -17,7 +17,7 @@ pub(crate) mod stretch;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Est, Source};
-use stretch::{Level, Stretch, WIDTH};
+use stretch::{Level, Stretch};
 
 /// Seconds after which half of what was seen is forgotten.
 const HALF_LIFE: f64 = 120.0;
@@ -154,7 +154,7 @@ impl Line {
         let (of_slope, of_base) = (rest / var_x, rest * (1.0 + x * x / var_x));
         let of_both = -x * rest / var_x;
         let of_b = (of_slope + b * b * of_base - 2.0 * b * of_both).max(0.0).sqrt() / base;
-        let half = WIDTH * of_b;
+        let half = Est::WIDTH * of_b;
         if half.is_nan() || half > WIDEST {
             return None;
         }
@@ -168,7 +168,7 @@ impl Line {
 /// interval; negative where it takes longer. None where that is too wide to say anything.
 pub(crate) fn saved(before: Level, after: Level) -> Option<Est> {
     let ratio = after.call / before.call;
-    let half = WIDTH * ratio * (before.error / before.call).hypot(after.error / after.call);
+    let half = Est::WIDTH * ratio * (before.error / before.call).hypot(after.error / after.call);
     #[expect(clippy::cast_possible_truncation, reason = "a share has no more digits than f32")]
     let at = |saved: f64| saved as f32;
     let saved = 1.0 - ratio;

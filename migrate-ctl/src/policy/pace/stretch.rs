@@ -12,6 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Est;
+
 /// Values that are kept, the last ones: as many ticks as a horizon has.
 const KEPT: usize = 32;
 /// Fewer values have no scatter: two are left of the quicker half.
@@ -24,8 +26,6 @@ const LEAST_CALLS: f64 = 10.0;
 /// caches and neighbours are others each time. On an idle host a loop's own quickest laps and the
 /// calls of the same seconds were 0, 1, 1.5, 2.4 and 3 % apart from one stretch to the next.
 const BETWEEN: f64 = 0.015;
-/// Standard errors to the end of a 95 % interval.
-pub(crate) const WIDTH: f64 = 1.96;
 /// Repetitions: so many values at the least count for one, and so strongly at the most may one
 /// depend on the one before.
 const REPEATED: f64 = 1.5;
@@ -98,7 +98,7 @@ impl Stretch {
             last = off;
         }
         let alone = (squares / (left * (left - 1.0))).sqrt();
-        let wide = STUDENT[quicker - 2] / WIDTH;
+        let wide = STUDENT[quicker - 2] / Est::WIDTH;
         let error = wide * alone * repeated(products, squares, n as f64).sqrt();
         Some(Level { call, error: error.hypot(BETWEEN * call) })
     }
