@@ -60,8 +60,10 @@ fn stranded(lab: &Lab) -> Result<()> {
     std::thread::sleep(NEAR);
     nodes::run_all_on(worker.pid(), 1)?;
     let began = paced(&mut worker)?;
-    let report = report(&running.end(FAR_AWAY + PATIENCE)?)?;
+    std::thread::sleep(FAR_AWAY);
+    // Now: what it runs until the probes are detached is in no report.
     let far = paced(&mut worker)?;
+    let report = report(&running.end(PATIENCE)?)?;
     let total = &report["total"];
     let recoverable = total["recoverable"]["mid"].as_f64().context("nothing recoverable")?;
     let saved = saved_by_enforcing(lab, &mut worker, &far)?;
