@@ -255,9 +255,7 @@ impl Table {
         row.seen = now;
         self.ran += u64::from(row.round != self.round);
         row.round = self.round;
-        if row.comm != domain.comm {
-            row.comm.clone_from(&domain.comm);
-        }
+        row.comm.clone_from(&domain.comm);
         if row.cgroup != domain.cgroup || row.class == ClassId::default() {
             row.class = self.classes.join(row.class, &domain.cgroup);
             row.cgroup.clone_from(&domain.cgroup);

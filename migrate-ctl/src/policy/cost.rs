@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::PolicyConfig;
 use crate::model::{
-    DomainObs, Est, ExtentObs, Leg, Nanos, Node, NodeObs, NodeVec, Outcome, Pages, Source,
-    each_node,
+    DomainObs, Est, ExtentObs, Leg, Node, NodeObs, NodeVec, Outcome, Pages, Source, each_node,
 };
 use crate::policy::lanes::Lanes;
 use crate::policy::prices::Prices;
@@ -93,8 +92,7 @@ impl Costs {
     ) -> bool {
         let pages = &extent.pages;
         let count = distances.nodes;
-        let seconds = |&nanos: &Nanos| if nanos == 0 { 0.0 } else { nanos as f64 / 1e9 };
-        self.cpu.set(count, domain.cpu.values().map(seconds));
+        self.cpu.set(count, domain.cpu.values().map(|&nanos| nanos as f64 / 1e9));
         self.pages.set(count, pages.values().map(|est| sane(est.mid)));
         self.loss.reset(count, 0.0);
         self.loss_as_placed = 0.0;
