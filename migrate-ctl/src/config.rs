@@ -153,7 +153,7 @@ impl Default for PolicyConfig {
             // One in twenty: with a hundred moves five comparisons, and what they cost is a
             // horizon of staying each.
             hold_back: 0.05,
-            // Some thirty ticks: what was saved is then known within 0.05, though a third of them
+            // Some thirty ticks: what was saved is then known within 0.06, though a third of them
             // are disturbed.
             horizon_seconds: 30.0,
         }
