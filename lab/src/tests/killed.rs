@@ -31,17 +31,29 @@ fn killed(lab: &Lab) -> Result<()> {
     // It takes a second less of each without the guard, and this is about what comes after it.
     let mut controller = lab.enforce("--include comm:lab --tick 0.5 --guard-off young")?;
     let whole = unkilled(&controller)?;
+    let mut aim = whole / 2;
     let count = |ends: &[Option<End>], end| ends.iter().filter(|one| **one == Some(end)).count();
     while ends.len() < KILLS
         || (count(&ends, End::DiedDuring) < INSIDE && ends.len() < KILLS_AT_MOST && !lab.broken())
     {
         let mut worker = stranded(WORK)?;
         ordered(&controller, worker.pid())?;
-        // From at once to well into the move, and every fifth after its end.
-        let kill = u32::try_from(ends.len())? % 5;
-        std::thread::sleep(if kill == 4 { whole * 3 } else { whole * kill / 5 });
+        // One at once, three into the move and one well after it.
+        let shot = ends.len() % 5;
+        std::thread::sleep(match shot {
+            0 => Duration::ZERO,
+            4 => whole * 3,
+            _ => aim,
+        });
         worker.kill();
-        ends.push(end_of(&controller, &worker)?);
+        let end = end_of(&controller, &worker)?;
+        // No two moves take alike long, nor do they begin alike soon after the order.
+        aim = match (shot, end) {
+            (1..4, Some(End::Vanished)) => aim * 3 / 2,
+            (1..4, Some(End::Done)) => aim * 2 / 3,
+            _ => aim,
+        };
+        ends.push(end);
     }
     claim(controller.is_up()?, || format!("the controller ended: {}", controller.log()))?;
     let counts: Vec<String> =
