@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use migrate_ctl::config::Config;
 use migrate_ctl::contest::world::World;
-use migrate_ctl::model::Input;
 use migrate_ctl::policy;
 use migrate_ctl::simulation::fleet::Fleet;
 use migrate_ctl::simulation::machines::Machine;
@@ -98,10 +97,8 @@ fn ticks(seed: u64) -> [Duration; 2] {
     for number in 0..WARM_UP + TICKS {
         let mut tick = fleet.tick();
         world.show(&mut tick);
-        let tick = Input::Tick(tick);
         let begin = Instant::now();
-        absorb(&mut table, &config, &tick);
-        let decisions = std::hint::black_box(policy::decide(&table, &config));
+        let decisions = std::hint::black_box(policy::decide(&mut table, &config, &tick));
         if number >= WARM_UP {
             spans.push(begin.elapsed());
         }

@@ -35,9 +35,8 @@ fn main() -> anyhow::Result<()> {
         let mut tick = fleet.tick();
         world.show(&mut tick);
         let at = tick.now;
+        let decisions = decide(&mut table, &config, &tick);
         let tick = Input::Tick(tick);
-        absorb(&mut table, &config, &tick);
-        let decisions = decide(&table, &config);
         let begin = Instant::now();
         writer.append(&Fact::Input { at, input: Cow::Borrowed(&tick) })?;
         writer.append(&Fact::Decided(Decided::of(&decisions)))?;

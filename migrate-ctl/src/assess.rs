@@ -175,10 +175,7 @@ impl Assessment {
     }
 
     fn decide(&mut self, there: Tick) {
-        let input = Input::Tick(there);
-        absorb(&mut self.there, &self.config, &input);
-        let Input::Tick(there) = input else { unreachable!("made above") };
-        let decisions = decide(&self.there, &self.config);
+        let decisions = decide(&mut self.there, &self.config, &there);
         for decision in &decisions {
             self.charge(&there, decision);
         }

@@ -51,7 +51,7 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
     for domain in &tick.domains {
         let cpu = domain.cpu.values().sum::<u64>() as f64;
         for forecast in domain.extents.iter().filter_map(|extent| forecasts.get(&extent.id)) {
-            let sum = sums.entry(printable(&domain.cgroup)).or_default();
+            let sum = sums.entry(printable(&*domain.cgroup)).or_default();
             sum.cpu += cpu;
             let Est { low, mid, high, .. } = forecast.loss_rate;
             for (sum, end) in sum.loss.iter_mut().zip([low, mid, high]) {
@@ -75,6 +75,8 @@ pub fn busiest(tick: &Tick, decisions: &[Decision]) -> Vec<CgroupLoad> {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::smallvec;
+
     use super::{SHOWN, busiest};
     use crate::model::{
         Class, Decision, DomainObs, Est, ExtentId, ExtentObs, Forecast, NodeVec, PidRef, Reason,
@@ -129,9 +131,9 @@ mod tests {
             let id = PidRef { pid, start: 0 };
             let extent = ExtentId { domain: id, class: Class::PrivateAnonymous };
             domains.push(DomainObs {
-                cgroup: cgroup.to_owned(),
+                cgroup: cgroup.into(),
                 cpu: NodeVec::filled(2, cpu),
-                extents: vec![ExtentObs::unknown(id, 2)],
+                extents: smallvec![ExtentObs::unknown(id, 2)],
                 ..DomainObs::idle(id, 2)
             });
             let forecast = Forecast {

@@ -247,9 +247,9 @@ impl Controller {
         self.take_back(sampler);
         if let Some(tick) = self.seen(tick) {
             let input = Input::Tick(tick);
-            self.take_in(&input);
-            let decisions = policy::decide(&self.table, &self.options.config);
+            self.write_down(&input);
             let Input::Tick(tick) = input else { unreachable!("made above") };
+            let decisions = policy::decide(&mut self.table, &self.options.config, &tick);
             self.record(&decisions);
             self.act(&decisions);
             self.earlier.keep(self.last.replace((tick, decisions)));
@@ -274,8 +274,13 @@ impl Controller {
         .ok()
     }
 
-    /// Written down first, so that nothing happens that the journal does not hold.
     fn take_in(&mut self, input: &Input) {
+        self.write_down(input);
+        absorb(&mut self.table, &self.options.config, input);
+    }
+
+    /// Before it is taken in, so that nothing happens that the journal does not hold.
+    fn write_down(&mut self, input: &Input) {
         let at = sys::boottime();
         if let Some(journal) = &mut self.journal {
             if matches!(input, Input::Tick(_)) {
@@ -283,7 +288,6 @@ impl Controller {
             }
             journal.record(at, &Fact::Input { at, input: Cow::Borrowed(input) });
         }
-        absorb(&mut self.table, &self.options.config, input);
     }
 
     fn record(&mut self, decisions: &[Decision]) {

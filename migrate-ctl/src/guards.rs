@@ -10,15 +10,14 @@ mod when;
 pub(crate) mod how_much;
 
 use crate::config::Config;
-use crate::model::{ExtentId, Node, Pages, Reason};
-use crate::table::{Row, Table};
-use how_much::Budget;
+use crate::model::{Node, Pages, Reason};
+use crate::table::Table;
+use crate::table::case::Case;
 
 /// A move that the policy would like.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish<'a> {
-    pub(crate) id: ExtentId,
-    pub(crate) row: &'a Row,
+    pub(crate) case: Case<'a>,
     /// None where no node is better, or the placement is unknown.
     pub(crate) to: Option<Node>,
     /// Pages that are not there yet.
@@ -27,7 +26,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) at_most: Pages,
 }
 
-type Guard = fn(&Wish<'_>, &Table, &Config, &Budget) -> bool;
+type Guard = fn(&Wish<'_>, &Table, &Config) -> bool;
 
 /// For how long a guard speaks.
 enum Holds {
@@ -44,7 +43,7 @@ enum Holds {
 /// Who may not be touched at all comes first, then where to, then when, then how much: what the
 /// user can change least comes before what passes by itself. Whether the owner set a policy is
 /// looked up only where all others agree, so that one comes last.
-const GUARDS: [(Reason, Guard, Holds); 23] = [
+const GUARDS: [(Reason, Guard, Holds); 19] = [
     (Reason::Excluded, whom::excluded, Holds::ForGood),
     (Reason::NoPlacement, whom::no_placement, Holds::ForGood),
     (Reason::Mempolicy, whom::mempolicy, Holds::ForGood),
@@ -64,46 +63,46 @@ const GUARDS: [(Reason, Guard, Holds); 23] = [
     (Reason::Reclaiming, when::reclaiming, Holds::Unknown),
     (Reason::TooSmall, how_much::too_small, Holds::ForGood),
     (Reason::TooLarge, how_much::too_large, Holds::ForGood),
-    (Reason::NoRoom, how_much::no_room, Holds::Unknown),
-    (Reason::RateLimit, how_much::rate_limit, Holds::Briefly),
-    (Reason::Concurrency, how_much::concurrency, Holds::Briefly),
-    (Reason::MempolicyUnknown, whom::mempolicy_unknown, Holds::Briefly),
 ];
 
-/// The first guard against a move now.
-pub(crate) fn against(
-    wish: &Wish<'_>,
-    table: &Table,
-    config: &Config,
-    budget: &Budget,
-) -> Option<Reason> {
-    first(|_, _| true, wish, table, config, budget)
+/// Those that look at all moves of a tick together, and the last one, in the same order.
+const SHARED: [(Reason, Holds); 4] = [
+    (Reason::NoRoom, Holds::Unknown),
+    (Reason::RateLimit, Holds::Briefly),
+    (Reason::Concurrency, Holds::Briefly),
+    (Reason::MempolicyUnknown, Holds::Briefly),
+];
+
+/// The first guard against a move now, of those that look at nothing else.
+pub(crate) fn alone(wish: &Wish<'_>, table: &Table, config: &Config) -> Option<Reason> {
+    first(|_, _| true, wish, table, config)
+}
+
+/// Whether its memory policy still has to be looked up.
+pub(crate) fn lacks_mempolicy(wish: &Wish<'_>, table: &Table, config: &Config) -> bool {
+    on(config, Reason::MempolicyUnknown) && whom::mempolicy_unknown(wish, table, config)
 }
 
 /// Whether this is the reason of a guard.
 pub(crate) fn is_guard(reason: Reason) -> bool {
-    GUARDS.iter().any(|(guard, ..)| *guard == reason)
+    let shared = SHARED.iter().map(|(guard, _)| guard);
+    GUARDS.iter().map(|(guard, ..)| guard).chain(shared).any(|guard| *guard == reason)
+}
+
+/// Whether a guard that looks at all moves together gives way within a few ticks.
+pub(crate) fn passes(reason: Reason) -> bool {
+    SHARED.iter().any(|(guard, holds)| *guard == reason && matches!(holds, Holds::Briefly))
 }
 
 /// The first guard that will not give way by waiting.
-pub(crate) fn for_good(
-    wish: &Wish<'_>,
-    table: &Table,
-    config: &Config,
-    budget: &Budget,
-) -> Option<Reason> {
-    first(|_, holds| matches!(holds, Holds::ForGood), wish, table, config, budget)
+pub(crate) fn for_good(wish: &Wish<'_>, table: &Table, config: &Config) -> Option<Reason> {
+    first(|_, holds| matches!(holds, Holds::ForGood), wish, table, config)
 }
 
 /// Why memory stays that no node would be better for, where that is not all there is to say.
-pub(crate) fn without_target(
-    wish: &Wish<'_>,
-    table: &Table,
-    config: &Config,
-    budget: &Budget,
-) -> Option<Reason> {
+pub(crate) fn without_target(wish: &Wish<'_>, table: &Table, config: &Config) -> Option<Reason> {
     let matters = |reason, _: &_| matches!(reason, Reason::Shared | Reason::Spread);
-    first(matters, wish, table, config, budget)
+    first(matters, wish, table, config)
 }
 
 fn first(
@@ -111,10 +110,9 @@ fn first(
     wish: &Wish<'_>,
     table: &Table,
     config: &Config,
-    budget: &Budget,
 ) -> Option<Reason> {
     let speaks = |(reason, guard, holds): &&(Reason, Guard, Holds)| {
-        which(*reason, holds) && on(config, *reason) && guard(wish, table, config, budget)
+        which(*reason, holds) && on(config, *reason) && guard(wish, table, config)
     };
     GUARDS.iter().find(speaks).map(|(reason, ..)| *reason)
 }

@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn decisions_count_by_verdict_and_reason() {
         let mut ledger = Ledger::default();
-        ledger.record_decision(&decision(Verdict::Move(order(Node(1))), Reason::Pays));
+        ledger.record_decision(&decision(Verdict::Move(Box::new(order(Node(1)))), Reason::Pays));
         ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
         ledger.record_decision(&decision(Verdict::Stay, Reason::NoRoom));
         assert_eq!(ledger.decisions[&("move", Reason::Pays)], 1);

@@ -5,8 +5,10 @@
 //! be sparse. Only `topology` converts between the two.
 
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 mod moves;
 mod decision;
@@ -33,15 +35,20 @@ impl std::fmt::Display for NodeId {
     }
 }
 
+/// Values that lie in place: hardly a machine has more nodes, and a tick walks through tens of
+/// thousands of such vectors, where each further step to memory elsewhere would be waited for.
+const INLINE: usize = 8;
+
 /// One value per node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct NodeVec<T>(Vec<T>);
+#[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
+pub struct NodeVec<T>(SmallVec<[T; INLINE]>);
 
 impl<T> Default for NodeVec<T> {
     /// Empty: nothing is known of any node.
     fn default() -> Self {
-        Self(Vec::new())
+        Self(SmallVec::new())
     }
 }
 
@@ -50,7 +57,7 @@ impl<T> NodeVec<T> {
     where
         T: Clone,
     {
-        Self(vec![value; nodes])
+        Self(SmallVec::from_elem(value, nodes))
     }
 
     pub fn from_fn(nodes: usize, f: impl FnMut(Node) -> T) -> Self {
@@ -109,7 +116,7 @@ impl<T> IndexMut<Node> for NodeVec<T> {
 pub type NodeMask = NodeVec<bool>;
 
 /// Where an uncertain number comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Distances of the firmware (SLIT) ÷ 10.
@@ -119,6 +126,7 @@ pub enum Source {
     /// Set by the user.
     Configured,
     /// A stated assumption.
+    #[default]
     Prior,
     /// Sampled frame numbers of `/proc/PID/pagemap`.
     Pagemap,
@@ -201,6 +209,13 @@ pub struct Tick {
 }
 
 impl Tick {
+    /// Whether each extent is in it once, and by process: the policy walks through its table in
+    /// step with it.
+    pub fn is_in_order(&self) -> bool {
+        let alone = |domain: &DomainObs| domain.extents.is_sorted_by(|a, b| a.id < b.id);
+        self.domains.is_sorted_by(|a, b| a.id < b.id) && self.domains.iter().all(alone)
+    }
+
     pub fn domain(&self, id: PidRef) -> Option<&DomainObs> {
         let found = self.domains.binary_search_by(|domain| domain.id.cmp(&id)).ok()?;
         self.domains.get(found)
@@ -236,8 +251,9 @@ impl NodeObs {
 pub struct DomainObs {
     pub id: PidRef,
     pub comm: String,
-    /// Path in the unified hierarchy, or empty.
-    pub cgroup: String,
+    /// Path in the unified hierarchy, or empty. Processes of one cgroup share it, so that who knows
+    /// it need not read it.
+    pub cgroup: Arc<str>,
     /// CPU time in this tick by the node it ran on.
     pub cpu: NodeVec<Nanos>,
     pub threads: u32,
@@ -267,7 +283,7 @@ pub struct DomainObs {
     pub unmovable: Option<f32>,
     /// Share of the time that the same work takes on local memory which waits for memory.
     pub boundness: Est,
-    pub extents: Vec<ExtentObs>,
+    pub extents: SmallVec<[ExtentObs; 1]>,
 }
 
 impl DomainObs {
@@ -276,7 +292,7 @@ impl DomainObs {
         Self {
             id,
             comm: String::new(),
-            cgroup: String::new(),
+            cgroup: Arc::default(),
             cpu: NodeVec::filled(nodes, 0),
             threads: 1,
             calls: 0,
@@ -290,7 +306,7 @@ impl DomainObs {
             migrated: Vec::new(),
             unmovable: None,
             boundness: Est::NOTHING,
-            extents: Vec::new(),
+            extents: SmallVec::new(),
         }
     }
 }
@@ -432,6 +448,7 @@ pub enum Mempolicy {
 }
 
 /// Everything that changes the task table.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are ticks")]
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {

@@ -2,7 +2,7 @@
 //!
 //! Owns the choice of the place; `words` explains it. The bounds on what we pay
 //! are the work function's (`work`); `guards` may only say no. Pure: the same
-//! table and settings give the same decisions.
+//! table, settings and tick give the same decisions.
 
 pub(crate) mod cost;
 pub(crate) mod work;
@@ -20,10 +20,11 @@ use crate::config::Config;
 use crate::guards::how_much::Budget;
 use crate::guards::{self, Wish};
 use crate::model::{
-    Decision, Est, ExtentId, Forecast, Node, NodeObs, NodeVec, Order, Reason, Rule, Source,
+    Decision, Est, ExtentId, Forecast, Node, NodeVec, Order, Pages, Reason, Rule, Source, Tick,
     Verdict, each_node,
 };
-use crate::table::{Row, Table, secs};
+use crate::table::case::Case;
+use crate::table::{Table, secs};
 
 /// A gain below this, in seconds a second, is none: it would pay for 100 pages in a quarter
 /// of a minute at best, and no estimate of ours is that good.
@@ -32,96 +33,158 @@ pub(crate) const WORTHWHILE: f64 = 1e-4;
 /// An order that has waited for so many ticks is decided anew.
 const ORDER_TICKS: u64 = 2;
 
-/// Decides about everything that ran in the last tick, by extent. Moves that are due in the same
-/// tick share room and budget: who gains most in a second is served first.
-pub fn decide(table: &Table, config: &Config) -> Vec<Decision> {
+/// A move this near, in seconds, is worth walking the page table for the memory policy.
+const MEMPOLICY_NEAR: f64 = 5.0;
+
+/// Takes a tick in and decides about everything that ran in it, by extent. Each is looked at while
+/// its row is at hand: a machine has more rows than fit into the cache. Moves that are due in the
+/// same tick share room and budget: who gains most in a second is served first.
+pub fn decide(table: &mut Table, config: &Config, tick: &Tick) -> Vec<Decision> {
+    let mut decisions = Vec::with_capacity(tick.domains.len());
+    let mut asks = std::mem::take(&mut table.asks);
+    asks.clear();
+    table.tick(config, tick, |table, case| {
+        let (decision, ask) = consider(case, table, config, decisions.len());
+        decisions.push(decision);
+        asks.extend(ask);
+    });
+    let mut turns: Vec<(f64, usize)> = Vec::with_capacity(asks.len());
+    let due = asks.iter().enumerate().filter(|(_, ask)| ask.due);
+    turns.extend(due.map(|(turn, ask)| (ask.gain, turn)));
+    turns.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let mut budget = Budget::of(table, config);
-    let mut due: Vec<Due<'_>> = Vec::new();
-    let mut decisions = Vec::with_capacity(usize::try_from(table.ran).unwrap_or(0));
-    for (seq, (&id, row)) in (table.seq..).zip(table.active()) {
-        let ahead = ahead(table, row, config);
-        let wish = wish(id, row, ahead.best.or_else(|| forbidden(table, row, config)));
-        if let (Some(to), true) = (ahead.best, ahead.due()) {
-            due.push(Due { index: decisions.len(), wish, to, gain: gain(row, to) });
-        }
-        decisions.push(stay(seq, &wish, &ahead, table, config, &budget));
+    for (_, turn) in turns {
+        let ask = &asks[turn];
+        ask.serve(&mut decisions[ask.index], (table, tick), config, &mut budget);
     }
-    due.sort_by(|a, b| b.gain.total_cmp(&a.gain).then(a.index.cmp(&b.index)));
-    for due in due {
-        due.serve(&mut decisions[due.index], table, config, &mut budget);
-    }
+    table.asks = asks;
     decisions
 }
 
-/// A move whose time has come.
-struct Due<'a> {
+/// A move that is due or near, and that no guard is against but those that look at all moves
+/// together.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
     /// Of its decision.
     index: usize,
-    wish: Wish<'a>,
-    to: Node,
+    pub(crate) id: ExtentId,
+    pub(crate) to: Node,
+    /// Pages that are not there yet, and the most that the move may bring.
+    pages: Pages,
+    pub(crate) at_most: Pages,
     /// Seconds a second.
     gain: f64,
+    due: bool,
+    knows_mempolicy: bool,
+    /// Whether the memory policy is worth to be looked up.
+    pub(crate) wants_mempolicy: bool,
 }
 
-impl Due<'_> {
-    fn serve(&self, decision: &mut Decision, table: &Table, config: &Config, budget: &mut Budget) {
-        let Self { wish, to, .. } = self;
-        if let Some(reason) = guards::against(wish, table, config, budget) {
+impl Ask {
+    fn serve(
+        &self,
+        decision: &mut Decision,
+        (table, tick): (&Table, &Tick),
+        config: &Config,
+        budget: &mut Budget,
+    ) {
+        let unknown = || (!self.knows_mempolicy).then_some(Reason::MempolicyUnknown);
+        if let Some(reason) = budget.against(self, config).or_else(unknown) {
             decision.reason = reason;
-            decision.forecast.move_in =
-                short(guards::move_in(reason, wish, table, config, Some(0.0)));
+            decision.forecast.move_in = guards::passes(reason).then_some(0.0);
             return;
         }
-        let order = order(decision, table, wish, *to);
+        let order = Box::new(self.order(decision, table, tick));
         let share = table.feedback.hold_back(config.policy.hold_back);
-        (decision.verdict, decision.reason) = if wish.row.draws(wish.id.domain, share) {
+        let draws = table.rows.get(&self.id).is_some_and(|row| row.draws(self.id.domain, share));
+        (decision.verdict, decision.reason) = if draws {
             (Verdict::HoldBack(order), Reason::HeldBack)
         } else {
-            budget.spend(*to, wish.at_most);
+            budget.spend(self);
             (Verdict::Move(order), Reason::Pays)
         };
     }
+
+    fn order(&self, decision: &Decision, table: &Table, tick: &Tick) -> Order {
+        let Self { id, to, pages, at_most, .. } = *self;
+        let domain = tick.domain(id.domain);
+        let extent = domain.and_then(|seen| seen.extents.iter().find(|extent| extent.id == id));
+        let holds =
+            |node| extent.and_then(|seen| seen.pages.get(node)).is_some_and(|est| est.mid > 0.0);
+        let from = NodeVec::from_fn(table.nodes.len(), |node| node != to && holds(node));
+        let until = table.now.saturating_add(table.dt().saturating_mul(ORDER_TICKS));
+        let Forecast { saves, price, .. } = decision.forecast;
+        Order {
+            seq: decision.seq,
+            target: id.domain,
+            from,
+            to,
+            pages,
+            at_most,
+            until,
+            saves,
+            price,
+        }
+    }
 }
 
-/// A move that is not due, or not yet looked at.
-fn stay(
-    seq: u64,
-    wish: &Wish<'_>,
-    ahead: &Ahead,
+/// What is said of one extent alone, and the move that it asks for.
+fn consider(
+    case: &Case<'_>,
     table: &Table,
     config: &Config,
-    budget: &Budget,
-) -> Decision {
-    let placed = wish.row.placed;
-    let reason = if placed && wish.to.is_none() {
-        guards::without_target(wish, table, config, budget).unwrap_or(Reason::Settled)
-    } else {
-        let otherwise = if placed { Reason::NotYet } else { Reason::NoPlacement };
-        guards::for_good(wish, table, config, budget).unwrap_or(otherwise)
+    index: usize,
+) -> (Decision, Option<Ask>) {
+    let ahead = ahead(case, table, config);
+    let wish = wish(case, ahead.best.or_else(|| forbidden(case, table)));
+    let due = ahead.wait == Some(0.0);
+    let near = 2.0 * secs(table.dt());
+    let stale = ahead.wait.is_some_and(|wait| wait <= MEMPOLICY_NEAR + near)
+        && case
+            .row
+            .mempolicy_age(table.now)
+            .is_none_or(|age| age + near > config.policy.mempolicy_fresh_seconds);
+    let asks = ahead.best.filter(|_| due || stale);
+    let speaks = asks.and_then(|_| guards::alone(&wish, table, config));
+    let ask = asks.filter(|_| speaks.is_none()).map(|to| Ask {
+        index,
+        id: case.extent.id,
+        to,
+        pages: wish.pages,
+        at_most: wish.at_most,
+        gain: case.gain(to),
+        due,
+        knows_mempolicy: !guards::lacks_mempolicy(&wish, table, config),
+        wants_mempolicy: stale,
+    });
+    let reason = speaks.filter(|_| due).unwrap_or_else(|| otherwise(&wish, table, config));
+    let mut forecast = forecast(case, wish.to, &ahead, table, config);
+    forecast.move_in = short(guards::move_in(reason, &wish, table, config, ahead.wait));
+    let decision = Decision {
+        seq: table.seq.saturating_add(index as u64),
+        now: table.now,
+        extent: case.extent.id,
+        verdict: Verdict::Stay,
+        reason,
+        forecast,
     };
-    let mut forecast = forecast(wish.row, wish.to, ahead, table, config);
-    forecast.move_in = short(guards::move_in(reason, wish, table, config, ahead.wait));
-    Decision { seq, now: table.now, extent: wish.id, verdict: Verdict::Stay, reason, forecast }
+    (decision, ask)
+}
+
+/// Why it stays while no move is due.
+fn otherwise(wish: &Wish<'_>, table: &Table, config: &Config) -> Reason {
+    let known = wish.case.costs.known;
+    if known && wish.to.is_none() {
+        return guards::without_target(wish, table, config).unwrap_or(Reason::Settled);
+    }
+    let otherwise = if known { Reason::NotYet } else { Reason::NoPlacement };
+    guards::for_good(wish, table, config).unwrap_or(otherwise)
 }
 
 /// A move to this node, with the most that it may bring.
-fn wish(id: ExtentId, row: &Row, to: Option<Node>) -> Wish<'_> {
-    let pages = to.map_or(0, |node| row.costs.off_node(usize::from(node.0)));
-    Wish { id, row, to, pages, at_most: pages.saturating_add(row.alongside) }
-}
-
-/// Whether all that is missing for a move, now or soon, is to know of no memory policy.
-pub(crate) fn lacks_mempolicy(
-    id: ExtentId,
-    row: &Row,
-    table: &Table,
-    config: &Config,
-    budget: &Budget,
-) -> bool {
-    let to = ahead(table, row, config).best;
-    let wish = wish(id, row, to);
-    let speaks = guards::against(&wish, table, config, budget);
-    to.is_some() && speaks.is_none_or(|reason| reason == Reason::MempolicyUnknown)
+fn wish<'a>(case: &Case<'a>, to: Option<Node>) -> Wish<'a> {
+    let pages = to.map_or(0, |node| case.costs.off_node(usize::from(node.0)));
+    Wish { case: *case, to, pages, at_most: pages.saturating_add(case.extent.alongside) }
 }
 
 /// Where the memory would go next, if nothing changes and no guard speaks.
@@ -132,60 +195,50 @@ struct Ahead {
     rule: Rule,
 }
 
-impl Ahead {
-    fn due(&self) -> bool {
-        self.wait == Some(0.0)
-    }
-}
-
-fn ahead(table: &Table, row: &Row, config: &Config) -> Ahead {
-    if !row.placed {
+fn ahead(case: &Case<'_>, table: &Table, config: &Config) -> Ahead {
+    if !case.costs.known {
         Ahead { best: None, wait: None, rule: Rule::WorkFunction }
-    } else if row.on_credit(config) {
-        foretold(table, row)
+    } else if case.row.on_credit(case.costs.whole_price, config) {
+        foretold(case, table)
     } else {
-        by_work(table, row, config)
+        by_work(case, table, config)
     }
 }
 
 /// As the forecast has it: to the home of the task, once it has been there for long enough.
-fn foretold(table: &Table, row: &Row) -> Ahead {
-    let home = row.home.node().filter(|&node| gain(row, node) > WORTHWHILE);
-    let left = row.wait - row.home.age(table.now);
-    let wait = match home {
+fn foretold(case: &Case<'_>, table: &Table) -> Ahead {
+    let home = case.row.home;
+    let best = home.node().filter(|&node| case.gain(node) > WORTHWHILE);
+    let left = case.row.wait - home.age(table.now);
+    let wait = match best {
         Some(_) if left < 0.0 => Some(0.0),
         Some(_) if left.is_finite() => Some(in_ticks(left, table)),
         Some(_) | None => None,
     };
-    Ahead { best: home, wait, rule: Rule::Forecast }
+    Ahead { best, wait, rule: Rule::Forecast }
 }
 
 /// As the work function has it.
-fn by_work(table: &Table, row: &Row, config: &Config) -> Ahead {
-    let now = row.work.choice(&row.costs, gamma(config)).and_then(|node| u16::try_from(node).ok());
-    let next = match now {
+fn by_work(case: &Case<'_>, table: &Table, config: &Config) -> Ahead {
+    let now = case.row.work.choice(case.costs, gamma(config));
+    let next = match now.and_then(|node| u16::try_from(node).ok()) {
         Some(node) => Some((Node(node), 0.0)),
-        None => soonest(table, row, config),
+        None => soonest(case, table, config),
     };
     let (best, wait) = next.unzip();
     Ahead { best, wait, rule: Rule::WorkFunction }
 }
 
-/// Seconds until the memory moves, if things stay as they are.
-pub(crate) fn move_in(table: &Table, row: &Row, config: &Config) -> Option<f64> {
-    ahead(table, row, config).wait
-}
-
 /// The node that the memory would go to first, and when. Work grows by what each state loses,
 /// so the gap to a node closes at the difference of the two rates.
-fn soonest(table: &Table, row: &Row, config: &Config) -> Option<(Node, f64)> {
+fn soonest(case: &Case<'_>, table: &Table, config: &Config) -> Option<(Node, f64)> {
     let mut first: Option<(Node, f64)> = None;
-    for (node, obs) in table.nodes.iter() {
-        let gain = gain(row, node);
-        if gain <= WORTHWHILE || !is_open(row, node, obs, config) {
+    for node in each_node(table.nodes.len()) {
+        let gain = case.gain(node);
+        if gain <= WORTHWHILE || !case.is_open(node) {
             continue;
         }
-        let gap = row.work.gap(&row.costs, gamma(config), usize::from(node.0));
+        let gap = case.row.work.gap(case.costs, gamma(config), usize::from(node.0));
         let wait = in_ticks(gap / gain, table);
         if first.is_none_or(|(_, soonest)| wait < soonest) {
             first = Some((node, wait));
@@ -201,29 +254,11 @@ fn in_ticks(wait: f64, table: &Table) -> f64 {
 }
 
 /// The node that would gain most, were it not for the cpuset or its lack of CPUs.
-fn forbidden(table: &Table, row: &Row, config: &Config) -> Option<Node> {
-    let better = each_node(table.nodes.len()).filter(|&node| gain(row, node) > WORTHWHILE);
+fn forbidden(case: &Case<'_>, table: &Table) -> Option<Node> {
+    let better = each_node(table.nodes.len()).filter(|&node| case.gain(node) > WORTHWHILE);
     better
-        .filter(|&node| {
-            let obs = &table.nodes[node];
-            obs.has_memory && !is_open(row, node, obs, config)
-        })
-        .max_by(|&a, &b| gain(row, a).total_cmp(&gain(row, b)))
-}
-
-/// Whether memory of this extent may go there at all.
-pub(crate) fn is_open(row: &Row, node: Node, obs: &NodeObs, config: &Config) -> bool {
-    let allowed = row.allowed.get(node) == Some(&true) || !guards::on(config, Reason::Cpuset);
-    let fast = obs.has_cpus || !guards::on(config, Reason::SlowNode);
-    obs.has_memory && allowed && fast
-}
-
-/// Seconds that the application would lose less per second with its memory there.
-pub(crate) fn gain(row: &Row, node: Node) -> f64 {
-    match row.rates.rate(usize::from(node.0)) {
-        Some(there) if row.placed => row.rates.rate_as_placed() - there,
-        _ => 0.0,
-    }
+        .filter(|&node| table.nodes[node].has_memory && !case.is_open(node))
+        .max_by(|&a, &b| case.gain(a).total_cmp(&case.gain(b)))
 }
 
 fn gamma(config: &Config) -> f64 {
@@ -231,37 +266,29 @@ fn gamma(config: &Config) -> f64 {
     if gamma.is_nan() { 1.0 } else { gamma.clamp(0.0, 1.0) }
 }
 
-fn order(decision: &Decision, table: &Table, wish: &Wish<'_>, to: Node) -> Order {
-    let there = &wish.row.costs.pages;
-    let from = NodeVec::from_fn(there.len(), |n| n != to && there[usize::from(n.0)] > 0.0);
-    let until = table.now.saturating_add(table.dt().saturating_mul(ORDER_TICKS));
-    let Wish { id, pages, at_most, .. } = *wish;
-    let Forecast { saves, price, .. } = decision.forecast;
-    Order { seq: decision.seq, target: id.domain, from, to, pages, at_most, until, saves, price }
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "an estimate has no more digits than f32")]
 fn forecast(
-    row: &Row,
+    case: &Case<'_>,
     best: Option<Node>,
     ahead: &Ahead,
     table: &Table,
     config: &Config,
 ) -> Forecast {
+    let Case { costs, row, .. } = case;
     let pricing = (&table.prices, &config.policy);
-    let price = best.map_or(0.0, |node| row.costs.price[usize::from(node.0)]);
-    let gain = best.map_or(0.0, |node| gain(row, node));
+    let price = best.map_or(0.0, |node| costs.price[usize::from(node.0)]);
+    let gain = best.map_or(0.0, |node| case.gain(node));
     let (rate, load) = (row.rates.rate_as_placed(), row.rates.steady_load());
     let share = |rate: f64| if load > 0.0 { (rate / load).clamp(0.0, 1.0) } else { 0.0 };
     // The part of what is lost that the move would bring back, alike at every end.
     let part = if rate > 0.0 { (gain / rate).clamp(0.0, 1.0) } else { 1.0 };
-    let (lost, source) = (row.costs.lost_share, row.boundness.unwrap_or(Source::Prior));
+    let (lost, source) = (costs.lost_share, costs.source);
     Forecast {
         best,
-        remote: row.costs.remote,
+        remote: costs.remote,
         loss_rate: interval(rate, [lost.mid * load, lost.high * load], source),
         lost: row.rates.lost,
-        price: best.map_or(Est::NOTHING, |to| row.costs.price_to(to, pricing)),
+        price: best.map_or(Est::NOTHING, |to| costs.price_to(to, pricing)),
         saves: interval(share(gain), [lost.mid * part, lost.high * part], source),
         break_even: (gain > WORTHWHILE).then_some((price / gain) as f32),
         move_in: short(ahead.wait),

@@ -19,7 +19,6 @@ use crate::journal::reader::JournalError;
 use crate::journal::{Decided, Fact, Settings};
 use crate::model::{Decision, Input, PidRef, Reason};
 use crate::plain::{Plain, Spent};
-use crate::policy::decide;
 use crate::table::Table;
 use report::{GuardCost, Report, Reproduced, Row};
 use source::Source;
@@ -230,9 +229,8 @@ impl First {
                 }
             }
             Event::Decided(then) => {
-                let again = decide(&stage.past.table, &stage.recorded.config);
                 let sum = Reproduced { exact: true, ..Reproduced::default() };
-                self.reproduced.get_or_insert(sum).compare(then, &again);
+                self.reproduced.get_or_insert(sum).compare(then, &stage.past.decided);
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::procfs::Process;
 use crate::snapshot::{LateProcess, Totals};
 use crate::topology::Topology;
 use crate::{procfs, sys};
+use smallvec::smallvec;
 
 mod look;
 mod machine;
@@ -61,6 +62,7 @@ pub struct Sampler {
     seen: BTreeMap<PidRef, (Faults, Pages, u64, u64)>,
     pool: Pool,
     late: Vec<LateProcess>,
+    cgroups: BTreeSet<Arc<str>>,
     totals: Totals,
     ticks: u64,
     then: Nanos,
@@ -101,6 +103,7 @@ impl Sampler {
             seen: BTreeMap::new(),
             pool,
             late: Vec::new(),
+            cgroups: BTreeSet::new(),
             totals,
             ticks: 0,
             then: sys::boottime(),
@@ -311,6 +314,8 @@ impl Sampler {
 
     fn domains(&mut self, seen: Vec<Seen>, delta: &BTreeMap<u32, Delta>) -> Vec<DomainObs> {
         let mut domains = Vec::with_capacity(seen.len());
+        // Nobody else knows it any more.
+        self.cgroups.retain(|cgroup| Arc::strong_count(cgroup) > 1);
         for Seen { process, excluded } in seen {
             let id = process.id;
             let delta = &delta[&id.pid];
@@ -342,17 +347,27 @@ impl Sampler {
                 waited: delta.waited,
                 grown: resident.cast_signed().saturating_sub(before.cast_signed()),
                 comm: process.comm,
-                cgroup: process.cgroup,
+                cgroup: self.cgroup(&process.cgroup),
                 cpu: delta.cpu.clone(),
                 accesses: delta.accesses,
                 hints: delta.hints.clone(),
                 migrated: delta.migrated.clone(),
                 unmovable: delta.unmovable,
                 boundness: self.boundness,
-                extents: vec![extent],
+                extents: smallvec![extent],
             });
         }
         domains
+    }
+
+    /// The one string of this cgroup.
+    fn cgroup(&mut self, path: &str) -> Arc<str> {
+        if let Some(known) = self.cgroups.get(path) {
+            return Arc::clone(known);
+        }
+        let cgroup: Arc<str> = path.into();
+        self.cgroups.insert(Arc::clone(&cgroup));
+        cgroup
     }
 
     /// The processes that used CPU time, by pid.

@@ -1,9 +1,13 @@
 //! The task table: everything that the policy remembers between ticks.
 //!
 //! Owns the rows, the byte budget and the checks of past moves. Changes only
-//! by [`absorb`]; decides nothing. No clock: time comes with the inputs.
+//! by [`absorb`], or by [`policy::decide`](crate::policy::decide) where a tick is also decided
+//! about; decides nothing. No clock: time comes with the inputs.
 
 mod check;
+pub(crate) mod case;
+mod fetch;
+mod tick;
 pub mod feedback;
 pub mod learned;
 pub mod trial;
@@ -18,17 +22,17 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Forecasting, PolicyConfig};
 use crate::guards::how_much::Budget;
 use crate::model::{
-    Class, DomainObs, End, Est, ExtentId, ExtentObs, Input, Mempolicy, Nanos, Node, NodeMask,
-    NodeObs, NodeVec, Order, Outcome, Pages, PidRef, Source, Tick,
+    Class, DomainObs, End, Est, ExtentId, Input, Mempolicy, Nanos, Node, NodeObs, NodeVec, Order,
+    Outcome, PidRef,
 };
-use crate::policy;
-use crate::policy::cost::{Costs, Distances};
+use crate::policy::Ask;
+use crate::policy::cost::{Distances, price_of};
 use crate::policy::home::Home;
-use crate::policy::lanes::{Lanes, wall};
 use crate::policy::pace::Pace;
-use crate::policy::prices::{self, Prices};
+use crate::policy::pace::stretch::Level;
+use crate::policy::prices::Prices;
 use crate::policy::rates::Rates;
-use crate::policy::residences::Residences;
+use crate::policy::residences::Foretold;
 use crate::policy::work::Work;
 use check::Check;
 use classes::{ClassId, Classes};
@@ -36,14 +40,17 @@ use feedback::Feedback;
 use signs::{Reclaim, Signs};
 use trial::{Score, Trial};
 
-/// A move this near, in seconds, is worth walking the page table for the memory policy.
-const MEMPOLICY_NEAR: f64 = 5.0;
 /// Cool-downs double at most so often.
 const DOUBLINGS: u32 = 16;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Table {
     pub(crate) rows: BTreeMap<ExtentId, Row>,
+    /// Moves that are due or near, as of the last tick.
+    #[serde(skip)]
+    pub(crate) asks: Vec<Ask>,
+    /// The orders that the mover has, and the remote share when each was given.
+    moving: BTreeMap<ExtentId, (Order, f64)>,
     /// As seen in the last tick.
     pub(crate) nodes: NodeVec<NodeObs>,
     /// Between those nodes; made anew in each tick.
@@ -59,7 +66,7 @@ pub struct Table {
     /// Extents that ran in this tick: each has its decision.
     pub(crate) ran: u64,
     /// Counts ticks.
-    pub(crate) round: u64,
+    round: u64,
     /// Share of the machine's CPU time that was used, 0 to 1.
     busy: f32,
     checked: Vec<Checked>,
@@ -94,21 +101,13 @@ pub struct Checked {
 /// One extent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
-    pub(crate) comm: String,
-    pub(crate) cgroup: String,
-    /// Nodes that the cpuset allows.
-    pub(crate) allowed: NodeMask,
-    /// The most that a move takes along besides.
-    pub(crate) alongside: Pages,
     mempolicy: Option<(Nanos, Mempolicy)>,
-    /// Where its memory-bound share comes from.
-    pub(crate) boundness: Option<Source>,
-    /// The last tick in which it ran.
-    pub(crate) round: u64,
+    /// When it last ran.
     seen: Nanos,
-    /// Whether this tick's placement is known.
-    pub(crate) placed: bool,
-    pub(crate) costs: Costs,
+    /// Share of the CPU time × placement that crossed nodes then, 0 to 1; 0 while that is unknown.
+    remote: f64,
+    /// Share of its pages in huge ones, 0 to 1.
+    huge: f64,
     pub(crate) work: Work,
     pub(crate) rates: Rates,
     /// Where the task is, and since when.
@@ -116,14 +115,13 @@ pub(crate) struct Row {
     pub(crate) signs: Signs,
     /// How long the forecast waits from the beginning of a residence on, in seconds.
     pub(crate) wait: f64,
+    foretold: Foretold,
     /// Lost so far by staying and by our moves, in seconds, as modelled.
     pub(crate) paid: f64,
     class: ClassId,
-    /// The order that the mover has, and the remote share when it was given.
-    pub(crate) moving: Option<Box<(Order, f64)>>,
-    check: Option<Check>,
-    /// How much CPU time a call of it takes.
-    pace: Pace,
+    check: Option<Box<Check>>,
+    /// How much CPU time a call of it takes, once it has called.
+    pace: Option<Box<Pace>>,
     /// A move that is watched, or one that is held back.
     trial: Option<Box<Trial>>,
     /// What its threads have waited since the order, and the move that it was for, once that is
@@ -142,7 +140,7 @@ pub(crate) struct Row {
 /// Takes in one fact.
 pub fn absorb(table: &mut Table, config: &Config, input: &Input) {
     match input {
-        Input::Tick(tick) => table.tick(config, tick),
+        Input::Tick(tick) => table.tick(config, tick, |_, _| {}),
         Input::Ordered(order) => table.ordered(order),
         Input::HeldBack(order) => table.held_back(config, order),
         Input::Progress(outcome) => table.progress(config, outcome),
@@ -153,32 +151,25 @@ impl Table {
     /// Processes whose memory policy the next tick should bring.
     pub fn wants_mempolicy(&self, config: &Config) -> Vec<PidRef> {
         let budget = Budget::of(self, config);
-        let wants = |(id, row): (&ExtentId, &Row)| {
-            let near = policy::move_in(self, row, config)
-                .is_some_and(|t| t <= MEMPOLICY_NEAR + 2.0 * secs(self.dt));
-            let fresh = config.policy.mempolicy_fresh_seconds;
-            let stale =
-                row.mempolicy_age(self.now).is_none_or(|age| age + 2.0 * secs(self.dt) > fresh);
-            let active = row.round == self.round;
-            // A move that something else stands against is not worth a walk.
-            let matters = || policy::lacks_mempolicy(*id, row, self, config, &budget);
-            (active && near && stale && matters()).then_some(id.domain)
+        // A move that something else stands against is not worth a walk.
+        let wants = |ask: &Ask| {
+            ask.wants_mempolicy && !self.is_moving(&ask.id) && budget.against(ask, config).is_none()
         };
-        let mut pids: Vec<PidRef> = self.rows.iter().filter_map(wants).collect();
+        let asks = self.asks.iter().filter(|ask| wants(ask));
+        let mut pids: Vec<PidRef> = asks.map(|ask| ask.id.domain).collect();
         pids.dedup();
         pids
     }
 
     /// Processes whose pages are being moved.
     pub fn moving(&self) -> Vec<PidRef> {
-        let moving = |(id, row): (&ExtentId, &Row)| row.moving.is_some().then_some(id.domain);
-        self.rows.iter().filter_map(moving).collect()
+        self.moving.keys().map(|id| id.domain).collect()
     }
 
     /// The memory-bound share of a process, as well as it is known.
     pub(crate) fn boundness(&self, domain: &DomainObs) -> Est {
         let extent = ExtentId { domain: domain.id, class: Class::PrivateAnonymous };
-        let shown = self.rows.get(&extent).and_then(|row| row.pace.boundness());
+        let shown = self.rows.get(&extent).and_then(|row| row.pace.as_ref()?.boundness());
         shown.unwrap_or(domain.boundness)
     }
 
@@ -200,135 +191,15 @@ impl Table {
         })
     }
 
-    /// Extents that ran in this tick, in a fixed order.
-    pub(crate) fn active(&self) -> impl Iterator<Item = (&ExtentId, &Row)> {
-        self.rows.iter().filter(|(_, row)| row.round == self.round)
-    }
-
     pub(crate) fn tokens(&self) -> f64 {
         self.tokens.unwrap_or(0.0)
     }
 
-    fn tick(&mut self, config: &Config, tick: &Tick) {
-        self.seq = self.seq.saturating_add(std::mem::take(&mut self.ran));
-        self.round += 1;
-        self.checked.clear();
-        self.scores.clear();
-        if self.nodes.len() != tick.nodes.len() {
-            self.rows.clear();
-        }
-        self.nodes.clone_from(&tick.nodes);
-        self.distances = Distances::of(&tick.nodes);
-        self.now = tick.now;
-        self.dt = tick.dt;
-        self.busy = tick.busy;
-        self.prices.tick(tick.nodes.len(), &config.policy);
-        self.reclaim.step(&tick.nodes, tick.now);
-        let burst = config.policy.burst as f64;
-        let grown = secs(tick.dt) * config.policy.pages_per_second as f64;
-        self.tokens = Some(self.tokens.map_or(burst, |left| (left + grown).min(burst)));
-        self.classes.learn();
-        self.forget(&tick.gone);
-        let mut walls = Lanes::default();
-        for domain in &tick.domains {
-            for extent in &domain.extents {
-                self.observe(config, domain, extent, &mut walls);
-            }
-        }
-    }
-
-    /// `walls` is room for those of this extent.
-    fn observe(
-        &mut self,
-        config: &Config,
-        domain: &DomainObs,
-        extent: &ExtentObs,
-        walls: &mut Lanes,
-    ) {
-        let now = self.now;
-        let row = self
-            .rows
-            .entry(extent.id)
-            .or_insert_with(|| Row { seen: now.saturating_sub(self.dt), ..Row::default() });
-        // Idle ticks bring no observation, but their time has passed.
-        let seconds = secs(now.saturating_sub(row.seen).max(self.dt));
-        row.seen = now;
-        self.ran += u64::from(row.round != self.round);
-        row.round = self.round;
-        row.comm.clone_from(&domain.comm);
-        if row.cgroup != domain.cgroup || row.class == ClassId::default() {
-            row.class = self.classes.join(row.class, &domain.cgroup);
-            row.cgroup.clone_from(&domain.cgroup);
-        }
-        if row.allowed != extent.allowed {
-            row.allowed.clone_from(&extent.allowed);
-        }
-        row.alongside = extent.alongside;
-        row.signs.step(domain, extent, now, seconds);
-        if extent.mempolicy != Mempolicy::Unknown {
-            row.mempolicy = Some((now, extent.mempolicy));
-        }
-        row.waited = row.waited.saturating_add(domain.waited);
-        if let Some(outcome) = row.over.take() {
-            let cost = prices::cost(row.waited, outcome.caller, self.busy, &config.policy);
-            self.prices.learn(&outcome, cost);
-            row.watch(&outcome, cost, now.saturating_add(horizon(config)));
-        }
-        let boundness = row.pace.boundness().unwrap_or(domain.boundness);
-        row.boundness = Some(boundness.source);
-        let pricing = (&self.prices, &config.policy);
-        row.placed = row.costs.measure(domain, extent, boundness, &self.distances, pricing);
-        if !row.placed {
-            return;
-        }
-        let open = |(n, node)| wall(policy::is_open(row, n, node, config));
-        walls.set(self.nodes.len(), self.nodes.iter().map(open));
-        row.work.step(&row.costs, walls, row.moving.is_some());
-        row.rates.step(&row.costs, seconds);
-        row.paid += row.costs.loss_as_placed;
-        let class = self.classes.get(row.class);
-        if let Some(stayed) = row.home.step(&row.costs, walls, now, self.dt) {
-            class.stayed(stayed, true);
-            row.pace.restart();
-            // It has gone elsewhere: nobody can tell what the move has brought.
-            row.trial = None;
-        }
-        let place = (row.costs.slowness, row.costs.remote_share());
-        row.pace.step(seconds, (secs(domain.calls_cpu), domain.calls), place);
-        row.wait = row.forecast(config, extent.id.domain, class);
-        if let Some(checked) = row.check(self.round) {
-            row.settle(config, now, checked.helped);
-            self.checked.push(checked);
-        }
-        if let Some(score) = row.score(now) {
-            self.feedback.record(&score);
-            self.scores.push(score);
-        }
-    }
-
-    /// Processes that have exited: their last residence has no end, but their life has.
-    fn forget(&mut self, gone: &[PidRef]) {
-        for id in gone {
-            let class = |class| ExtentId { domain: *id, class };
-            for extent in Class::ALL.map(class) {
-                let Some(row) = self.rows.remove(&extent) else { continue };
-                self.past.paid += row.paid;
-                self.past.optimum += row.work.optimum();
-                let class = self.classes.leave(row.class);
-                class.lived(secs(self.now.saturating_sub(started(*id))));
-                if row.home.node().is_some() {
-                    class.stayed(row.home.age(row.seen), false);
-                }
-            }
-        }
-    }
-
     fn ordered(&mut self, order: &Order) {
         self.tokens = self.tokens.map(|left| (left - order.at_most as f64).max(0.0));
-        for (_, row) in self.rows.range_mut(extents(order.target)) {
-            let remote = row.costs.remote_share();
-            row.moving = Some(Box::new((order.clone(), remote)));
-            row.trial = Some(Box::new(Trial::of(order, remote, row.pace.level())));
+        for (id, row) in self.rows.range_mut(extents(order.target)) {
+            self.moving.insert(*id, (order.clone(), row.remote));
+            row.trial = Some(Box::new(Trial::of(order, row.remote, row.pace())));
             row.waited = 0;
         }
     }
@@ -337,20 +208,22 @@ impl Table {
     fn held_back(&mut self, config: &Config, order: &Order) {
         let ends = self.now.saturating_add(horizon(config));
         for (_, row) in self.rows.range_mut(extents(order.target)) {
-            let mut trial = Trial::of(order, row.costs.remote_share(), row.pace.level());
+            let mut trial = Trial::of(order, row.remote, row.pace());
             trial.held_back = true;
             trial.watch(ends);
             row.trial = Some(Box::new(trial));
             row.compared = Some(row.home.since);
-            row.pace.restart();
+            row.restart_pace();
         }
     }
 
     fn progress(&mut self, config: &Config, outcome: &Outcome) {
-        for (_, row) in self.rows.range_mut(extents(outcome.target)) {
-            let ours = row.moving.take_if(|moving| moving.0.seq == outcome.seq);
-            let Some((_, before)) = ours.map(|moving| *moving) else { continue };
-            let price = row.costs.price_of(outcome, (&self.prices, &config.policy));
+        for (id, row) in self.rows.range_mut(extents(outcome.target)) {
+            let ours = self.moving.get(id).is_some_and(|(order, _)| order.seq == outcome.seq);
+            let Some((_, before)) = ours.then(|| self.moving.remove(id)).flatten() else {
+                continue;
+            };
+            let price = price_of(outcome, row.huge, (&self.prices, &config.policy));
             if outcome.end == End::Done && outcome.moved() > 0 {
                 row.over = Some(Box::new(outcome.clone()));
             } else {
@@ -361,7 +234,7 @@ impl Table {
             match outcome.end {
                 // Half of what was asked is less than the estimate can err by.
                 End::Done if outcome.moved() >= outcome.asked.div_ceil(2) => {
-                    row.check = Some(Check::begin(outcome.seq, before, self.round));
+                    row.check = Some(Box::new(Check::begin(outcome.seq, before, self.round)));
                 }
                 End::Done | End::NotPermitted | End::Failed => row.settle(config, self.now, false),
                 End::Vanished | End::Replaced | End::DiedDuring | End::Expired | End::Cancelled => {
@@ -373,34 +246,17 @@ impl Table {
 
 impl Row {
     /// Whether the forecast may decide: what we have paid is within its credit, and would be with
-    /// one more move.
-    pub(crate) fn on_credit(&self, config: &Config) -> bool {
+    /// one more move of everything at this price.
+    pub(crate) fn on_credit(&self, price: f64, config: &Config) -> bool {
         let PolicyConfig { credit_rate, credit_moves, forecast, .. } = config.policy;
-        let price = self.costs.whole_price;
         forecast != Forecasting::Off
             && self.home.node().is_some()
             && self.paid + price <= credit_rate * self.work.optimum() + credit_moves * price
     }
 
-    fn forecast(&self, config: &Config, id: PidRef, class: &mut Residences) -> f64 {
-        let Some(home) = self.home.node() else { return f64::INFINITY };
-        let (gain, price) = (policy::gain(self, home), self.costs.price[usize::from(home.0)]);
-        if gain <= 0.0 || price <= 0.0 {
-            return f64::INFINITY;
-        }
-        match config.policy.forecast {
-            Forecasting::Off => f64::INFINITY,
-            Forecasting::Always(share) => share * price / gain,
-            Forecasting::Learned => {
-                let age = secs(self.home.since.saturating_sub(started(id)));
-                class.wait(price / gain, self.allowed.len(), age)
-            }
-        }
-    }
-
-    /// A move of it is under way, or its effect is not seen yet.
-    pub(crate) fn busy(&self) -> bool {
-        self.moving.is_some() || self.check.is_some()
+    /// Whether its last move helped is not seen yet.
+    pub(crate) fn checking(&self) -> bool {
+        self.check.is_some()
     }
 
     /// Seconds.
@@ -418,12 +274,23 @@ impl Row {
         }
     }
 
-    fn mempolicy_age(&self, now: Nanos) -> Option<f64> {
+    pub(crate) fn mempolicy_age(&self, now: Nanos) -> Option<f64> {
         self.mempolicy.map(|(read, _)| secs(now.saturating_sub(read)))
     }
 
+    /// What a call of it takes in this stretch, if it can be told.
+    fn pace(&self) -> Option<Level> {
+        self.pace.as_ref()?.level()
+    }
+
+    fn restart_pace(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.restart();
+        }
+    }
+
     fn check(&mut self, round: u64) -> Option<Checked> {
-        let checked = self.check.as_mut()?.step(self.costs.remote_share(), round)?;
+        let checked = self.check.as_mut()?.step(self.remote, round)?;
         self.check = None;
         Some(checked)
     }
@@ -446,9 +313,13 @@ impl Table {
         self.dt
     }
 
+    pub(crate) fn is_moving(&self, id: &ExtentId) -> bool {
+        self.moving.contains_key(id)
+    }
+
     /// Orders under way.
     pub(crate) fn orders(&self) -> impl Iterator<Item = &Order> {
-        self.rows.values().filter_map(|row| row.moving.as_deref().map(|(order, _)| order))
+        self.moving.values().map(|(order, _)| order)
     }
 }
 

@@ -5,12 +5,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use migrate_ctl::config::Config;
-use migrate_ctl::model::{Input, Verdict};
+use migrate_ctl::model::Verdict;
 use migrate_ctl::policy::decide;
 use migrate_ctl::simulation::fleet::Fleet;
 use migrate_ctl::simulation::machines::Machine;
 use migrate_ctl::simulation::traces::Law;
-use migrate_ctl::table::{Table, absorb};
+use migrate_ctl::table::Table;
 
 struct Counting;
 
@@ -60,10 +60,9 @@ fn asked(processes: usize) -> u64 {
     config.policy.concurrent_moves = 0;
     let mut most = 0;
     for number in 0..120 {
-        let tick = Input::Tick(fleet.tick());
+        let tick = fleet.tick();
         let before = ASKED.get();
-        absorb(&mut table, &config, &tick);
-        let decisions = decide(&table, &config);
+        let decisions = decide(&mut table, &config, &tick);
         let asked = ASKED.get() - before;
         if number >= 80 {
             assert!(decisions.iter().all(|decision| decision.verdict == Verdict::Stay));

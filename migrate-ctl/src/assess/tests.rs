@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::policy::scene::{Proc, SECOND, Scene};
 use crate::table::Table;
+use smallvec::smallvec;
 
 const PAGES: f32 = 8192.0;
 
@@ -110,7 +111,7 @@ fn whose_memory_could_not_be_looked_at_has_lost_nobody_knows_how_much() {
         hidden(far(1), NodeVec::default()),
         hidden(far(2), nothing(0.0)),
         hidden(far(3), nothing(f32::NAN)),
-        DomainObs { extents: vec![], ..far(4) },
+        DomainObs { extents: smallvec![], ..far(4) },
         near(5),
     ];
     machine.run(10, &hidden);
@@ -125,11 +126,11 @@ fn whose_memory_could_not_be_looked_at_has_lost_nobody_knows_how_much() {
 fn cgroups_are_bounded_and_nothing_is_left_out_of_the_sum() {
     let mut machine = Machine::new(2);
     for number in 0..2 * GROUPS {
-        let cgroup = format!("/jobs/{number}");
+        let cgroup = format!("/jobs/{number}").into();
         let pid = u32::try_from(number).unwrap() + 1;
         machine.run(1, &[DomainObs { cgroup, ..far(pid) }]);
     }
-    let busiest = DomainObs { cgroup: "/jobs/7".to_owned(), ..far(8) };
+    let busiest = DomainObs { cgroup: "/jobs/7".into(), ..far(8) };
     machine.run(3, &[busiest]);
     assert_eq!(machine.assessment.groups.len(), GROUPS);
     let report = machine.report();

@@ -97,8 +97,7 @@ impl Ours {
         self.table.prices.clone_from(&past.table.prices);
         let mut tick = seen.tick.clone();
         self.world.show(&mut tick);
-        absorb(&mut self.table, config, &Input::Tick(tick));
-        let decisions = decide(&self.table, config);
+        let decisions = decide(&mut self.table, config, &tick);
         let reasons = decisions.iter().map(|decision| decision.reason);
         for reason in reasons.filter(|&reason| guards::is_guard(reason)) {
             *self.spoke.entry(reason).or_default() += 1;

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::contest::world::World;
-use crate::model::{ExtentId, Input, Node, NodeMask, NodeObs, NodeVec, Tick};
+use crate::model::{Decision, ExtentId, Input, Node, NodeMask, NodeObs, NodeVec, Tick};
 use crate::policy::cost::{Costs, Distances};
+use crate::policy::decide;
 use crate::policy::lanes::{Lanes, walls};
 use crate::table::{Table, absorb, secs};
 
@@ -20,6 +21,8 @@ pub(crate) struct Past {
     pub(crate) table: Table,
     world: World,
     last: Option<Tick>,
+    /// About that one.
+    pub(crate) decided: Vec<Decision>,
     /// Orders under way that are the first of their process.
     ordered: BTreeSet<u64>,
 }
@@ -34,34 +37,40 @@ pub(crate) struct Seen {
 
 impl Past {
     pub(crate) fn new(table: Table) -> Self {
-        Self { table, world: World::default(), last: None, ordered: BTreeSet::new() }
+        Self {
+            table,
+            world: World::default(),
+            last: None,
+            decided: Vec::new(),
+            ordered: BTreeSet::new(),
+        }
     }
 
     /// Takes in what happened then, under the settings of that time; a tick gives what would have
     /// been seen, at the prices of these.
     pub(crate) fn take_in(&mut self, input: &Input, then: &Config, now: &Config) -> Option<Seen> {
+        if let Input::Tick(tick) = input {
+            self.decided = decide(&mut self.table, then, tick);
+            self.last = Some(tick.clone());
+            return Some(self.see(tick.clone(), now));
+        }
         absorb(&mut self.table, then, input);
         match input {
-            Input::Tick(tick) => {
-                self.last = Some(tick.clone());
-                Some(self.see(tick.clone(), now))
-            }
             Input::Ordered(order) => {
                 // From now on its pages may be half of the way.
                 let target = self.last.as_ref().and_then(|last| last.domain(order.target));
                 if target.is_some_and(|target| self.world.unmake(target)) {
                     self.ordered.insert(order.seq);
                 }
-                None
             }
             Input::Progress(outcome) => {
                 if self.ordered.remove(&outcome.seq) && outcome.moved() == 0 {
                     self.world.follow(outcome.target);
                 }
-                None
             }
-            Input::HeldBack(_) => None,
+            Input::Tick(_) | Input::HeldBack(_) => {}
         }
+        None
     }
 
     fn see(&mut self, mut tick: Tick, config: &Config) -> Seen {
@@ -74,8 +83,8 @@ impl Past {
         let costs = tick.domains.iter().flat_map(|domain| {
             domain.extents.iter().filter_map(move |extent| {
                 let mut costs = Costs::default();
-                let known = costs.measure(domain, extent, domain.boundness, distances, pricing);
-                known.then(|| (extent.id, costs, open(nodes, &extent.allowed)))
+                costs.measure(domain, extent, domain.boundness, distances, pricing);
+                costs.known.then(|| (extent.id, costs, open(nodes, &extent.allowed)))
             })
         });
         let costs = costs.collect();

@@ -55,13 +55,13 @@ impl World {
                 Verdict::Stay => continue,
                 Verdict::Move(order) => order,
                 Verdict::HoldBack(order) => {
-                    told.push(Input::HeldBack(order.clone()));
+                    told.push(Input::HeldBack(Order::clone(order)));
                     continue;
                 }
             };
             let whole = |n| if n == order.to { 1.0 } else { 0.0 };
             self.places.insert(order.target, NodeVec::from_fn(order.from.len(), whole));
-            told.push(Input::Ordered(order.clone()));
+            told.push(Input::Ordered(Order::clone(order)));
             told.push(Input::Progress(arrived(order)));
         }
         told
@@ -133,12 +133,12 @@ fn again(cpu: Nanos, was: f64, is: f64) -> Nanos {
 mod tests {
     use super::World;
     use crate::config::Config;
-    use crate::model::{Decision, Input, Nanos, Tick, Verdict};
+    use crate::model::{Decision, Nanos, Tick, Verdict};
     use crate::policy::decide;
     use crate::simulation::fleet::Fleet;
     use crate::simulation::machines::Machine;
     use crate::simulation::traces::Law;
-    use crate::table::{Table, absorb};
+    use crate::table::Table;
 
     /// Once moved, a process takes less CPU time for the same work; had the move not been made, it
     /// would take as long as before.
@@ -179,8 +179,7 @@ mod tests {
         config.policy.hold_back = 0.0;
         for _ in 0..3_000 {
             let tick = fleet.tick();
-            absorb(&mut table, &config, &Input::Tick(tick.clone()));
-            let decisions = decide(&table, &config);
+            let decisions = decide(&mut table, &config, &tick);
             if matches!(decisions[0].verdict, Verdict::Move(_)) {
                 return (tick, decisions);
             }

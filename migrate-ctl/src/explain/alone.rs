@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::{Earlier, Explanation, Known, explain};
 use crate::config::{Config, Mode, Pattern};
 use crate::latency::Wanted;
-use crate::model::Input;
 use crate::start::{self, WatchError};
-use crate::table::{Table, absorb};
+use crate::table::Table;
 use crate::{policy, procfs};
 
 /// How long one process is watched, in seconds and ticks: enough for a rate, and for its placement
@@ -41,10 +40,8 @@ pub fn watch_alone(pid: u32, wanted: Wanted) -> Result<Explanation, AloneError> 
         thread::sleep(Duration::from_secs(1));
         look()?;
         let tick = sampler.tick(&table.wants_mempolicy(&config), &[]);
-        let input = Input::Tick(tick.map_err(AloneError::Tick)?);
-        absorb(&mut table, &config, &input);
-        let decisions = policy::decide(&table, &config);
-        let Input::Tick(tick) = input else { unreachable!("made above") };
+        let tick = tick.map_err(AloneError::Tick)?;
+        let decisions = policy::decide(&mut table, &config, &tick);
         earlier.keep(last.replace((tick, decisions)));
     }
     let known = Known {

@@ -1,8 +1,9 @@
 //! How much may move: at all, now, and together with what else is moving.
 
-use super::{Wish, is_on};
+use super::{Wish, is_on, on};
 use crate::config::Config;
-use crate::model::{Node, NodeVec, Pages};
+use crate::model::{NodeVec, Pages, Reason};
+use crate::policy::Ask;
 use crate::table::Table;
 
 /// 2 MiB, what a core's own cache holds, in which remote memory is not felt.
@@ -38,30 +39,30 @@ impl Budget {
         Self { tokens: table.tokens(), room, orders }
     }
 
-    pub(crate) fn spend(&mut self, to: Node, pages: Pages) {
-        self.tokens -= pages as f64;
-        self.room[to] -= pages as f64;
+    /// The first guard against one more move, of those that look at all moves together.
+    pub(crate) fn against(&self, ask: &Ask, config: &Config) -> Option<Reason> {
+        let pages = ask.at_most as f64;
+        let speaks = [
+            (Reason::NoRoom, self.room.get(ask.to).is_none_or(|&room| room < pages)),
+            (Reason::RateLimit, self.tokens < pages),
+            (Reason::Concurrency, self.orders >= config.policy.concurrent_moves),
+        ];
+        let first = speaks.into_iter().find(|&(reason, speaks)| speaks && on(config, reason));
+        first.map(|(reason, _)| reason)
+    }
+
+    pub(crate) fn spend(&mut self, ask: &Ask) {
+        self.tokens -= ask.at_most as f64;
+        self.room[ask.to] -= ask.at_most as f64;
         self.orders += 1;
     }
 }
 
-pub(super) fn too_small(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+pub(super) fn too_small(wish: &Wish<'_>, _: &Table, _: &Config) -> bool {
     wish.to.is_some() && wish.pages < SMALL
 }
 
 /// The budget never holds more than its burst.
-pub(super) fn too_large(wish: &Wish<'_>, _: &Table, config: &Config, _: &Budget) -> bool {
+pub(super) fn too_large(wish: &Wish<'_>, _: &Table, config: &Config) -> bool {
     wish.at_most > config.policy.largest_move.min(config.policy.burst)
-}
-
-pub(super) fn no_room(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
-    wish.to.and_then(|to| budget.room.get(to)).is_none_or(|&room| room < wish.at_most as f64)
-}
-
-pub(super) fn rate_limit(wish: &Wish<'_>, _: &Table, _: &Config, budget: &Budget) -> bool {
-    budget.tokens < wish.at_most as f64
-}
-
-pub(super) fn concurrency(_: &Wish<'_>, _: &Table, config: &Config, budget: &Budget) -> bool {
-    budget.orders >= config.policy.concurrent_moves
 }

@@ -1,7 +1,6 @@
 //! What speaks against a move now, and passes.
 
 use super::Wish;
-use super::how_much::Budget;
 use crate::config::Config;
 use crate::table::signs::OTHERS_SECONDS;
 use crate::table::{Table, secs, started};
@@ -23,63 +22,63 @@ const RECLAIM_SECONDS: f64 = 5.0;
 
 /// Also while the effect of the last move is not seen yet: the placement that we know may be
 /// the one before it.
-pub(super) fn moving(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
-    wish.row.busy()
+pub(super) fn moving(wish: &Wish<'_>, table: &Table, _: &Config) -> bool {
+    table.is_moving(&wish.case.extent.id) || wish.case.row.checking()
 }
 
-pub(super) fn cool_down(wish: &Wish<'_>, table: &Table, config: &Config, _: &Budget) -> bool {
+pub(super) fn cool_down(wish: &Wish<'_>, table: &Table, config: &Config) -> bool {
     cooling(wish, table, config) > 0.0
 }
 
 pub(super) fn cooling(wish: &Wish<'_>, table: &Table, _: &Config) -> f64 {
-    wish.row.cooling(table.now)
+    wish.case.row.cooling(table.now)
 }
 
-pub(super) fn held_back(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
-    wish.row.is_held_back()
+pub(super) fn held_back(wish: &Wish<'_>, _: &Table, _: &Config) -> bool {
+    wish.case.row.is_held_back()
 }
 
 /// Seconds until the comparison is over.
 pub(super) fn compared(wish: &Wish<'_>, table: &Table, _: &Config) -> f64 {
-    wish.row.watched_for(table.now)
+    wish.case.row.watched_for(table.now)
 }
 
-pub(super) fn unmovable(wish: &Wish<'_>, table: &Table, config: &Config, _: &Budget) -> bool {
+pub(super) fn unmovable(wish: &Wish<'_>, table: &Table, config: &Config) -> bool {
     stuck(wish, table, config) > 0.0
 }
 
 /// Seconds until it is tried again.
 pub(super) fn stuck(wish: &Wish<'_>, table: &Table, _: &Config) -> f64 {
-    let seen = wish.row.signs.unmovable(table.now).filter(|(share, _)| *share >= UNMOVABLE);
+    let seen = wish.case.row.signs.unmovable(table.now).filter(|(share, _)| *share >= UNMOVABLE);
     seen.map_or(0.0, |(_, ago)| (UNMOVABLE_SECONDS - ago).max(0.0))
 }
 
-pub(super) fn other_mover(wish: &Wish<'_>, table: &Table, _: &Config, _: &Budget) -> bool {
-    wish.row.signs.since_others(table.now).is_some_and(|ago| ago < OTHERS_SECONDS)
+pub(super) fn other_mover(wish: &Wish<'_>, table: &Table, _: &Config) -> bool {
+    wish.case.row.signs.since_others(table.now).is_some_and(|ago| ago < OTHERS_SECONDS)
 }
 
-pub(super) fn young(wish: &Wish<'_>, table: &Table, config: &Config, _: &Budget) -> bool {
+pub(super) fn young(wish: &Wish<'_>, table: &Table, config: &Config) -> bool {
     growing_up(wish, table, config) > 0.0
 }
 
 /// Seconds until it is old enough.
 pub(super) fn growing_up(wish: &Wish<'_>, table: &Table, config: &Config) -> f64 {
-    let age = secs(table.now.saturating_sub(started(wish.id.domain)));
+    let age = secs(table.now.saturating_sub(started(wish.case.domain.id)));
     (config.policy.young_seconds - age).max(0.0)
 }
 
-pub(super) fn swapping(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
-    wish.row.signs.swap_ins > SWAPPING
+pub(super) fn swapping(wish: &Wish<'_>, _: &Table, _: &Config) -> bool {
+    wish.case.row.signs.swap_ins > SWAPPING
 }
 
-pub(super) fn growing(wish: &Wish<'_>, _: &Table, _: &Config, _: &Budget) -> bool {
+pub(super) fn growing(wish: &Wish<'_>, _: &Table, _: &Config) -> bool {
     let (share, seconds) = GROWING;
-    let signs = &wish.row.signs;
+    let signs = &wish.case.row.signs;
     signs.growth > 0.0 && signs.growth * seconds >= share * signs.resident as f64
 }
 
 /// Page cache that gives way is reclaim too, so a node with plenty of free pages is at rest.
-pub(super) fn reclaiming(wish: &Wish<'_>, table: &Table, config: &Config, _: &Budget) -> bool {
+pub(super) fn reclaiming(wish: &Wish<'_>, table: &Table, config: &Config) -> bool {
     let Some((to, node)) = wish.to.and_then(|to| Some((to, table.nodes.get(to)?))) else {
         return false;
     };

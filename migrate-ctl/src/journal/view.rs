@@ -21,6 +21,7 @@ pub struct Entry {
     pub what: What,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are decisions")]
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {

@@ -19,9 +19,9 @@ pub struct Decision {
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Stay,
-    Move(Order),
+    Move(Box<Order>),
     /// It would move, but is of the share that stays for comparison.
-    HoldBack(Order),
+    HoldBack(Box<Order>),
 }
 
 impl Verdict {

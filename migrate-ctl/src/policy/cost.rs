@@ -47,6 +47,10 @@ pub(crate) struct Costs {
     pub(crate) slowness: f64,
     /// Share of the pages in huge ones, 0 to 1.
     pub(crate) huge: f64,
+    /// Whether the placement is known at all.
+    pub(crate) known: bool,
+    /// Where the memory-bound share comes from.
+    pub(crate) source: Source,
 }
 
 /// An estimate whose source is known from elsewhere.
@@ -77,11 +81,11 @@ impl Costs {
             clippy::cast_sign_loss,
             reason = "finite, and clamped to what fits"
         )]
-        let pages = off.clamp(0.0, LARGEST).round() as Pages;
+        let pages = (off.clamp(0.0, LARGEST) + 0.5) as Pages;
         pages
     }
 
-    /// Fills everything in; says whether the placement is known at all.
+    /// Fills everything in.
     pub(crate) fn measure(
         &mut self,
         domain: &DomainObs,
@@ -89,7 +93,7 @@ impl Costs {
         boundness: Est,
         distances: &Distances,
         pricing: (&Prices, &PolicyConfig),
-    ) -> bool {
+    ) {
         let pages = &extent.pages;
         let count = distances.nodes;
         self.cpu.set(count, domain.cpu.values().map(|&nanos| nanos as f64 / 1e9));
@@ -102,25 +106,12 @@ impl Costs {
         self.remote = None;
         self.lost_share = Interval::default();
         self.slowness = 1.0;
-        let known = count > 0 && pages.len() == count;
-        if known && self.total > 0.0 {
+        self.source = boundness.source;
+        self.known = count > 0 && pages.len() == count;
+        if self.known && self.total > 0.0 {
             self.set_losses(distances, boundness);
             self.set_remote(pages);
         }
-        known
-    }
-
-    /// What the pages that have moved should have cost.
-    pub(crate) fn price_of(&self, outcome: &Outcome, pricing: (&Prices, &PolicyConfig)) -> f64 {
-        let (prices, config) = pricing;
-        if outcome.moved() == 0 {
-            return 0.0;
-        }
-        let leg = |leg: &Leg| {
-            let page = prices.mixed(self.huge, leg.from, outcome.to, config);
-            sane(page.mid) * leg.moved as f64
-        };
-        outcome.legs.iter().map(leg).sum::<f64>() + sane_wide(config.price_per_move)
     }
 
     /// The price of the move to a node, with its interval.
@@ -219,12 +210,13 @@ impl Costs {
         }
         let of_time =
             Est::WIDTH * ((square - mid * mid).max(0.0) / (all * SAMPLES).max(1.0)).sqrt();
+        let both = |of_pages: f64| (of_pages * of_pages + of_time * of_time).sqrt();
         #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
         let share = |value: f64| value.clamp(0.0, 1.0) as f32;
         self.remote = Some(Est {
-            low: share(mid - (mid - low).hypot(of_time)),
+            low: share(mid - both(mid - low)),
             mid: share(mid),
-            high: share(mid + (high - mid).hypot(of_time)),
+            high: share(mid + both(high - mid)),
             source: Source::CpuPlacement,
         });
     }
@@ -259,6 +251,19 @@ impl Distances {
     fn from(&self, node: usize) -> &[Interval] {
         &self.ratios[node * self.nodes..][..self.nodes]
     }
+}
+
+/// What the pages that have moved should have cost, so large a share of them in huge ones.
+pub(crate) fn price_of(outcome: &Outcome, huge: f64, pricing: (&Prices, &PolicyConfig)) -> f64 {
+    let (prices, config) = pricing;
+    if outcome.moved() == 0 {
+        return 0.0;
+    }
+    let leg = |leg: &Leg| {
+        let page = prices.mixed(huge, leg.from, outcome.to, config);
+        sane(page.mid) * leg.moved as f64
+    };
+    outcome.legs.iter().map(leg).sum::<f64>() + sane_wide(config.price_per_move)
 }
 
 /// Over the pages, `total` of them.

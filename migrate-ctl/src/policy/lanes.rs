@@ -38,6 +38,16 @@ impl Lanes {
         self.iter_mut().zip(values).for_each(|(lane, value)| *lane = value);
     }
 
+    /// Becomes what the other is.
+    pub(crate) fn copy(&mut self, other: &Self) {
+        self.nodes = other.nodes;
+        if self.blocks.len() == other.blocks.len() {
+            self.blocks.copy_from_slice(&other.blocks);
+        } else {
+            self.blocks.clone_from(&other.blocks);
+        }
+    }
+
     /// Each becomes what `f` makes of it and of the other's.
     pub(crate) fn with(&mut self, other: &Self, f: impl Fn(f64, f64) -> f64) {
         for (block, other) in self.blocks.iter_mut().zip(&other.blocks) {
@@ -112,7 +122,7 @@ pub(crate) fn walls(open: impl ExactSizeIterator<Item = bool>) -> Lanes {
 }
 
 /// To be added to a cost.
-pub(crate) fn wall(open: bool) -> f64 {
+fn wall(open: bool) -> f64 {
     if open { 0.0 } else { f64::INFINITY }
 }
 

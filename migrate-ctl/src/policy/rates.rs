@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Node;
 use crate::policy::cost::Costs;
 use crate::policy::lanes::Lanes;
 
@@ -81,13 +82,18 @@ impl Rates {
     }
 
     /// Lost per second with the memory on this node; none for a node that is not there.
-    pub(crate) fn rate(&self, node: usize) -> Option<f64> {
+    fn rate(&self, node: usize) -> Option<f64> {
         self.loss.get(node).map(|rate| rate * self.steadied)
     }
 
     /// The same with the memory where it is.
     pub(crate) fn rate_as_placed(&self) -> f64 {
         self.loss_as_placed * self.steadied
+    }
+
+    /// Lost less per second with the memory on this node than where it is.
+    pub(crate) fn gain(&self, node: Node) -> f64 {
+        self.rate(usize::from(node.0)).map_or(0.0, |there| self.rate_as_placed() - there)
     }
 
     /// CPU seconds a second.

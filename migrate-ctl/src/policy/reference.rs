@@ -83,7 +83,8 @@ impl Real {
         let domain = proc.observe();
         let pricing = (&self.prices, &self.config);
         let extent = &domain.extents[0];
-        assert!(self.costs.measure(&domain, extent, self.bound, &self.distances, pricing));
+        self.costs.measure(&domain, extent, self.bound, &self.distances, pricing);
+        assert!(self.costs.known);
     }
 
     fn step(&mut self, moment: &Moment) {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::wait::{Plan, Waits};
+use crate::policy::wait::{Plan, Waits, share_a_plan};
 
 /// Residences and lives that count: enough for a tenth of precision, few enough to follow changes.
 const KEPT: usize = 64;
@@ -45,6 +45,17 @@ pub(crate) struct Residences {
     /// Ascending.
     known_lives: Vec<f64>,
     waits: Waits,
+    /// Counts what was learned, from 1 on.
+    lesson: u64,
+}
+
+/// How long one process was told to wait, and as long as what that still holds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Foretold {
+    lesson: u64,
+    age: f64,
+    break_even: (f64, f64),
+    wait: f64,
 }
 
 impl Default for Residences {
@@ -56,6 +67,7 @@ impl Default for Residences {
             survival: Vec::new(),
             known_lives: Vec::new(),
             waits: Waits::default(),
+            lesson: 0,
         };
         new.learn(1);
         new
@@ -77,14 +89,33 @@ impl Residences {
 
     /// How long to wait, from the beginning of a residence on, before a move that pays for itself
     /// after `break_even` seconds; infinite: do not move. The process is so old at its beginning.
-    pub(crate) fn wait(&mut self, break_even: f64, nodes: usize, age: f64) -> f64 {
-        let plan = plan(&self.survival, &self.known_lives);
-        self.waits.get(break_even, nodes, &plan).after(remaining(&self.known_lives, age))
+    /// What was foretold to it by this class before is looked up again only where it may differ.
+    pub(crate) fn wait(
+        &mut self,
+        break_even: f64,
+        nodes: usize,
+        age: f64,
+        told: &mut Foretold,
+    ) -> f64 {
+        let (least, most) = told.break_even;
+        let holds = told.lesson == self.lesson && told.age == age;
+        if !(holds && least < break_even && break_even < most) {
+            let plan = plan(&self.survival, &self.known_lives);
+            let wait = self.waits.get(break_even, nodes, &plan);
+            *told = Foretold {
+                lesson: self.lesson,
+                age,
+                break_even: share_a_plan(break_even),
+                wait: wait.after(remaining(&self.known_lives, age)),
+            };
+        }
+        told.wait
     }
 
     /// Takes in what was observed since the last call, and makes plans from it: at most `left` of
     /// either together. Says how many more could be made.
     pub(crate) fn learn(&mut self, mut left: usize) -> usize {
+        let before = left;
         if left > 0 && std::mem::take(&mut self.fresh) {
             let mut stays: Vec<(f64, bool)> = self.stays.iter().copied().collect();
             stays.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -94,7 +125,9 @@ impl Residences {
             self.waits.outdate();
             left -= 1;
         }
-        self.waits.renew(&plan(&self.survival, &self.known_lives), left)
+        left = self.waits.renew(&plan(&self.survival, &self.known_lives), left);
+        self.lesson += u64::from(left < before);
+        left
     }
 }
 
@@ -147,7 +180,7 @@ fn survival(stays: &[(f64, bool)]) -> Vec<Ending> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ending, LONGEST, Residences, remaining, survival};
+    use super::{Ending, Foretold, LONGEST, Residences, remaining, survival};
 
     const MANY: usize = 64;
 
@@ -200,31 +233,31 @@ mod tests {
         }
         stays.learn(MANY);
         leaves.learn(MANY);
-        assert_eq!(stays.wait(30.0, 2, 0.0), 0.0);
+        assert_eq!(stays.wait(30.0, 2, 0.0, &mut Foretold::default()), 0.0);
         // Whatever has lasted for longer than any other, the prior decides about.
-        assert!(leaves.wait(30.0, 2, 0.0) > 30.0);
+        assert!(leaves.wait(30.0, 2, 0.0, &mut Foretold::default()) > 30.0);
         // Just about to exit.
         stays.lived(300.0);
         stays.learn(MANY);
-        assert_eq!(stays.wait(30.0, 2, 290.0), f64::INFINITY);
+        assert_eq!(stays.wait(30.0, 2, 290.0, &mut Foretold::default()), f64::INFINITY);
     }
 
     #[test]
     fn what_was_observed_counts_once_it_is_learned() {
         let mut residences = Residences::default();
-        let before = residences.wait(30.0, 2, 0.0);
+        let before = residences.wait(30.0, 2, 0.0, &mut Foretold::default());
         for _ in 0..64 {
             residences.stayed(3_000.0, false);
         }
-        assert_eq!(residences.wait(30.0, 2, 0.0), before);
+        assert_eq!(residences.wait(30.0, 2, 0.0, &mut Foretold::default()), before);
         residences.learn(MANY);
-        assert_eq!(residences.wait(30.0, 2, 0.0), 0.0);
+        assert_eq!(residences.wait(30.0, 2, 0.0, &mut Foretold::default()), 0.0);
     }
 
     #[test]
     fn with_nothing_seen_it_waits_about_as_long_as_the_move_costs() {
         for break_even in [5.0, 20.0, 60.0, 200.0] {
-            let wait = Residences::default().wait(break_even, 2, 0.0);
+            let wait = Residences::default().wait(break_even, 2, 0.0, &mut Foretold::default());
             assert!((0.6..1.4).contains(&(wait / break_even)), "{break_even}: {wait}");
         }
     }

@@ -7,6 +7,7 @@ use crate::model::{
 };
 use crate::policy::decide;
 use crate::table::{Table, absorb};
+use smallvec::smallvec;
 
 pub(crate) const SECOND: Nanos = 1_000_000_000;
 
@@ -65,8 +66,7 @@ impl Scene {
         let domains = procs.iter().map(Proc::observe).collect();
         let nodes = self.nodes.clone();
         let tick = Tick { now: self.now, dt, busy: 0.5, nodes, domains, gone: vec![] };
-        self.absorb(&Input::Tick(tick));
-        decide(&self.table, &self.config)
+        decide(&mut self.table, &self.config, &tick)
     }
 
     pub(crate) fn absorb(&mut self, input: &Input) {
@@ -126,7 +126,7 @@ impl Proc {
             calls_cpu: cpu.values().sum(),
             cpu,
             boundness: Config::default().policy.boundness,
-            extents: vec![extent],
+            extents: smallvec![extent],
             ..DomainObs::idle(self.id(), self.cpu.len())
         };
         (self.also)(&mut domain);
@@ -141,7 +141,7 @@ pub(crate) fn outcome(order: &Order, end: End, moved: Pages) -> Outcome {
 
 pub(crate) fn order(decisions: &[Decision]) -> Option<&Order> {
     decisions.iter().find_map(|decision| match &decision.verdict {
-        Verdict::Move(order) => Some(order),
+        Verdict::Move(order) => Some(&**order),
         Verdict::Stay | Verdict::HoldBack(_) => None,
     })
 }

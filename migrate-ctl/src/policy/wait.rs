@@ -186,6 +186,14 @@ impl Best {
     }
 }
 
+/// Between these, break-even times surely share the plan of this one.
+pub(crate) fn share_a_plan(break_even: f64) -> (f64, f64) {
+    let step = f64::from(steps(break_even, BREAK_EVEN_STEP));
+    let edge = |half: f64| BREAK_EVEN_STEP.powf(step + half);
+    // The logarithm rounds, so not quite up to the edges.
+    (edge(-0.5) * (1.0 + 1e-9), edge(0.5) * (1.0 - 1e-9))
+}
+
 fn steps(seconds: f64, step: f64) -> i32 {
     #[expect(clippy::cast_possible_truncation, reason = "clamped to a small range")]
     let steps = (seconds.clamp(1e-6, 1e12).ln() / step.ln()).round() as i32;

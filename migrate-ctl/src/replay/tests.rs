@@ -149,9 +149,10 @@ fn record(path: &std::path::Path, limit: u64, ticks: usize) {
             journal.record(now, &Fact::Input { at: now, input: Cow::Borrowed(&input) });
             absorb(table, &config, &input);
         };
-        take_in(&mut table, &mut journal, Input::Tick(tick));
         ended.drain(..).for_each(|input| take_in(&mut table, &mut journal, input));
-        let decisions = decide(&table, &config);
+        let told = Cow::Owned(Input::Tick(tick.clone()));
+        journal.record(now, &Fact::Input { at: now, input: told });
+        let decisions = decide(&mut table, &config, &tick);
         journal.record(now, &Fact::Decided(Decided::of(&decisions)));
         let told = world.carry_out(&decisions).into_iter();
         let (over, ordered): (Vec<_>, Vec<_>) =

@@ -10,6 +10,9 @@ use crate::model::{
 };
 use crate::simulation::machines::Machine;
 use crate::simulation::traces::{Dice, HOME, LAWS, Law, walk};
+use std::sync::Arc;
+
+use smallvec::smallvec;
 
 /// Ticks of a life: 30 s to 5 min.
 const LIFE: (f64, f64) = (300.0, 3_000.0);
@@ -29,6 +32,8 @@ const BEGIN: Nanos = 120_000_000_000;
 pub struct Fleet {
     dice: Dice,
     laws: Vec<Law>,
+    /// Of each law.
+    cgroups: Vec<Arc<str>>,
     nodes: NodeVec<NodeObs>,
     procs: Vec<Proc>,
     now: Nanos,
@@ -57,6 +62,7 @@ impl Fleet {
     pub fn by(laws: Vec<Law>, seed: u64, processes: usize, machine: &Machine) -> Self {
         let mut fleet = Self {
             dice: Dice::new(seed),
+            cgroups: laws.iter().map(|law| format!("/{}", law.name()).into()).collect(),
             laws,
             nodes: machine.observe(),
             procs: Vec::with_capacity(processes),
@@ -81,8 +87,8 @@ impl Fleet {
                 self.procs[index] = self.born();
             }
         }
-        let (nodes, laws) = (self.nodes.len(), &self.laws);
-        let observe = |proc: &mut Proc| proc.observe(nodes, laws);
+        let (nodes, cgroups) = (self.nodes.len(), &self.cgroups);
+        let observe = |proc: &mut Proc| proc.observe(nodes, cgroups);
         let mut domains: Vec<DomainObs> = self.procs.iter_mut().map(observe).collect();
         domains.sort_unstable_by_key(|domain| domain.id);
         Tick { now: self.now, dt: DT, busy: 0.5, nodes: self.nodes.clone(), domains, gone }
@@ -114,7 +120,7 @@ fn between((low, high): (f64, f64), dice: &mut Dice) -> f64 {
 }
 
 impl Proc {
-    fn observe(&mut self, nodes: usize, laws: &[Law]) -> DomainObs {
+    fn observe(&mut self, nodes: usize, cgroups: &[Arc<str>]) -> DomainObs {
         let on = self.runs_on[self.tick];
         self.tick += 1;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below a tick")]
@@ -125,10 +131,10 @@ impl Proc {
         let resident = self.pages as Pages;
         DomainObs {
             comm: "simulated".to_owned(),
-            cgroup: format!("/{}", laws[self.law].name()),
+            cgroup: Arc::clone(&cgroups[self.law]),
             cpu: NodeVec::from_fn(nodes, |n| if at(n, on) { ran } else { 0 }),
             boundness: Est::exact(self.bound, Source::Prior),
-            extents: vec![ExtentObs {
+            extents: smallvec![ExtentObs {
                 pages: NodeVec::from_fn(nodes, |n| Est::exact(pages(n), Source::Pagemap)),
                 resident,
                 mempolicy: Mempolicy::Default,

@@ -9,8 +9,8 @@
 use crate::config::{Config, Forecasting};
 use crate::contest::world::arrived;
 use crate::model::{
-    DomainObs, Est, ExtentObs, Input, Mempolicy, Nanos, Node, NodeId, NodeObs, NodeVec, Pages,
-    PidRef, Reason, Source, Tick, Verdict,
+    DomainObs, Est, ExtentObs, Input, Mempolicy, Nanos, Node, NodeId, NodeObs, NodeVec, Order,
+    Pages, PidRef, Reason, Source, Tick, Verdict,
 };
 use crate::plain::{Plain, Player};
 use crate::policy;
@@ -18,6 +18,7 @@ use crate::policy::cost::Costs;
 use crate::policy::lanes::walls;
 use crate::simulation::traces::{BAD, HOME, TICK};
 use crate::table::{Table, absorb};
+use smallvec::smallvec;
 
 /// 512 MiB.
 const PAGES: Pages = 131_072;
@@ -123,22 +124,27 @@ impl Migrate {
         Self { table: Table::default(), config, now: 0, pid: 0 }
     }
 
-    fn tick(&mut self, domains: Vec<DomainObs>, gone: Vec<PidRef>, nodes: NodeVec<NodeObs>) {
+    /// Decides about a tick.
+    fn tick(
+        &mut self,
+        domains: Vec<DomainObs>,
+        gone: Vec<PidRef>,
+        nodes: NodeVec<NodeObs>,
+    ) -> Option<Order> {
         self.now += DT;
         let tick = Tick { now: self.now, dt: DT, busy: 0.5, nodes, domains, gone };
-        absorb(&mut self.table, &self.config, &Input::Tick(tick));
+        let mut decisions = policy::decide(&mut self.table, &self.config, &tick).into_iter();
+        decisions.find_map(|decision| match decision.verdict {
+            Verdict::Move(order) => Some(*order),
+            Verdict::Stay | Verdict::HoldBack(_) => None,
+        })
     }
 
-    /// Where the memory goes now.
-    fn order(&mut self) -> Option<Node> {
-        let mut decisions = policy::decide(&self.table, &self.config).into_iter();
-        let order = decisions.find_map(|decision| match decision.verdict {
-            Verdict::Move(order) => Some(order),
-            Verdict::Stay | Verdict::HoldBack(_) => None,
-        })?;
+    /// Where the memory is then.
+    fn carry_out(&mut self, order: Order) -> Node {
         absorb(&mut self.table, &self.config, &Input::Ordered(order.clone()));
         absorb(&mut self.table, &self.config, &Input::Progress(arrived(&order)));
-        Some(order.to)
+        order.to
     }
 }
 
@@ -152,19 +158,17 @@ impl Policy for Migrate {
         self.config.policy.price_per_page = Est::exact(price, Source::Prior);
         let mut best = Player::new(Plain::Clairvoyant);
         let open = walls((0..rules.nodes).map(|_| true));
-        let (mut ours, mut at) = (0.0, HOME);
+        let (mut ours, mut at, mut due) = (0.0, HOME, None);
         for tick in 0..rules.ticks {
-            if tick > 0
-                && let Some(to) = self.order()
-            {
-                (ours, at) = (ours + rules.price, usize::from(to.0));
+            if let Some(order) = due {
+                (ours, at) = (ours + rules.price, usize::from(self.carry_out(order).0));
             }
             let loss = world.loss(tick, at);
             ours += loss[at];
             best.see(&costs(rules.price, &loss, 1.0), &open, TICK, 0.0);
             let runs_on = runs_on(&loss);
             let domain = domain(id, class, runs_on, at, &loss, rules.looks);
-            self.tick(vec![domain], vec![], nodes(runs_on, &loss));
+            due = self.tick(vec![domain], vec![], nodes(runs_on, &loss));
         }
         self.tick(vec![], vec![id], nodes(0, &vec![0.0; rules.nodes]));
         Paid { ours, optimum: best.spent().seconds }
@@ -196,10 +200,10 @@ fn domain(
     });
     DomainObs {
         comm: "simulated".to_owned(),
-        cgroup: format!("/{class}"),
+        cgroup: format!("/{class}").into(),
         cpu: NodeVec::from_fn(count, |n| if on(n, runs_on) { nanos } else { 0 }),
         boundness: Est::exact(BOUNDNESS, Source::Prior),
-        extents: vec![ExtentObs {
+        extents: smallvec![ExtentObs {
             pages,
             resident: PAGES,
             mempolicy: Mempolicy::Default,

@@ -4,6 +4,7 @@
 //! are forgotten, and who still finds no place shares one with the others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ pub(crate) struct ClassId(usize);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Classes {
-    names: BTreeMap<String, usize>,
+    names: BTreeMap<Arc<str>, usize>,
     classes: Vec<Class>,
     free: Vec<usize>,
     /// The next class that learns.
@@ -31,6 +32,8 @@ pub(crate) struct Classes {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename = "CgroupClass")]
 struct Class {
+    /// The cgroup.
+    name: Arc<str>,
     residences: Residences,
     /// Rows that belong to it.
     rows: usize,
@@ -60,8 +63,13 @@ impl Classes {
         }
     }
 
+    /// Whether this is the class of that cgroup. Who shares one with others may find its own later.
+    pub(crate) fn is(&self, id: ClassId, cgroup: &Arc<str>) -> bool {
+        id != ClassId::default() && self.classes[id.0].name == *cgroup
+    }
+
     /// The class of a row that comes from another one.
-    pub(crate) fn join(&mut self, from: ClassId, cgroup: &str) -> ClassId {
+    pub(crate) fn join(&mut self, from: ClassId, cgroup: &Arc<str>) -> ClassId {
         self.leave(from);
         let at = self.find(cgroup);
         self.classes[at].rows += 1;
@@ -75,7 +83,7 @@ impl Classes {
         &mut class.residences
     }
 
-    fn find(&mut self, cgroup: &str) -> usize {
+    fn find(&mut self, cgroup: &Arc<str>) -> usize {
         if let Some(&at) = self.names.get(cgroup) {
             return at;
         }
@@ -90,7 +98,8 @@ impl Classes {
             }
             None => return 0,
         };
-        self.names.insert(cgroup.to_owned(), at);
+        self.names.insert(Arc::clone(cgroup), at);
+        self.classes[at].name = Arc::clone(cgroup);
         at
     }
 
@@ -110,32 +119,33 @@ impl Classes {
 #[cfg(test)]
 mod tests {
     use super::{ClassId, Classes, KEPT};
+    use crate::policy::residences::Foretold;
 
     #[test]
     fn what_a_cgroup_has_learned_outlives_its_processes() {
         let mut classes = Classes::default();
-        let id = classes.join(ClassId::default(), "/a");
+        let id = classes.join(ClassId::default(), &"/a".into());
         for _ in 0..64 {
             classes.get(id).stayed(3_000.0, false);
         }
         classes.leave(id);
         classes.learn();
-        let again = classes.join(ClassId::default(), "/a");
-        assert_eq!(classes.get(again).wait(30.0, 2, 0.0), 0.0);
-        let other = classes.join(ClassId::default(), "/b");
-        assert!(classes.get(other).wait(30.0, 2, 0.0) > 15.0);
+        let again = classes.join(ClassId::default(), &"/a".into());
+        assert_eq!(classes.get(again).wait(30.0, 2, 0.0, &mut Foretold::default()), 0.0);
+        let other = classes.join(ClassId::default(), &"/b".into());
+        assert!(classes.get(other).wait(30.0, 2, 0.0, &mut Foretold::default()) > 15.0);
     }
 
     #[test]
     fn cgroups_without_processes_make_room_and_the_living_stay() {
         let mut classes = Classes::default();
-        let kept = classes.join(ClassId::default(), "/kept");
+        let kept = classes.join(ClassId::default(), &"/kept".into());
         for number in 0..3 * KEPT {
-            let id = classes.join(ClassId::default(), &format!("/{number}"));
+            let id = classes.join(ClassId::default(), &format!("/{number}").into());
             assert!(id != kept && id != ClassId::default());
             classes.leave(id);
         }
-        assert_eq!(classes.join(ClassId::default(), "/kept"), kept);
+        assert_eq!(classes.join(ClassId::default(), &"/kept".into()), kept);
         assert!(classes.classes.len() <= KEPT + 1);
     }
 
@@ -143,8 +153,8 @@ mod tests {
     fn whoever_finds_no_place_shares_one() {
         let mut classes = Classes::default();
         for number in 0..KEPT {
-            classes.join(ClassId::default(), &format!("/{number}"));
+            classes.join(ClassId::default(), &format!("/{number}").into());
         }
-        assert_eq!(classes.join(ClassId::default(), "/more"), ClassId::default());
+        assert_eq!(classes.join(ClassId::default(), &"/more".into()), ClassId::default());
     }
 }

@@ -118,11 +118,8 @@ fn a_table_that_was_written_down_decides_as_it_would_have() {
         }
         let mut tick = fleet.tick();
         world.show(&mut tick);
-        let tick = Input::Tick(tick);
-        absorb(&mut kept, &config, &tick);
-        absorb(&mut restored, &config, &tick);
-        let decisions = decide(&kept, &config);
-        assert_eq!(decide(&restored, &config), decisions, "round {round}");
+        let decisions = decide(&mut kept, &config, &tick);
+        assert_eq!(decide(&mut restored, &config, &tick), decisions, "round {round}");
         for input in world.carry_out(&decisions) {
             moves += 1;
             absorb(&mut kept, &config, &input);

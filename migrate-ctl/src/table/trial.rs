@@ -101,7 +101,7 @@ impl Trial {
 impl Row {
     /// The move is over and has cost so much: from now on its effect is watched.
     pub(super) fn watch(&mut self, outcome: &Outcome, cost: f64, ends: Nanos) {
-        self.pace.restart();
+        self.restart_pace();
         if let Some(trial) = &mut self.trial {
             trial.paid = (outcome.caller > 0).then_some(cost);
             trial.watch(ends);
@@ -110,7 +110,7 @@ impl Row {
 
     pub(super) fn score(&mut self, now: Nanos) -> Option<Score> {
         let trial = self.trial.as_ref()?;
-        let score = trial.over(now, self.costs.remote_share(), self.pace.level())?;
+        let score = trial.over(now, self.remote, self.pace())?;
         if score.hurt() {
             self.hurt_by = Some(trial.to);
         }

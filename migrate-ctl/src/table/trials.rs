@@ -97,7 +97,7 @@ fn what_is_held_back_stays_for_one_horizon_and_is_moved_then() {
         }
     }
     let (mut caller, order) = held.unwrap();
-    scene.absorb(&Input::HeldBack(order));
+    scene.absorb(&Input::HeldBack(*order));
     for _ in 0..HORIZON - 2 {
         assert_eq!(caller.tick(&mut scene, 1.0)[0].reason, Reason::HeldBack);
     }
