@@ -76,7 +76,7 @@ pub(crate) struct Ask {
     gain: f64,
     due: bool,
     knows_mempolicy: bool,
-    /// Whether the memory policy is worth to be looked up.
+    /// Whether its memory policy is worth looking up.
     pub(crate) wants_mempolicy: bool,
 }
 

@@ -4,8 +4,6 @@
 //! memory where it really is. Whatever the input, all values here
 //! are finite and not negative.
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::PolicyConfig;
 use crate::model::{
     DomainObs, Est, ExtentObs, Leg, Node, NodeObs, NodeVec, Outcome, Pages, Source, each_node,
@@ -21,7 +19,7 @@ const SLOWEST: f64 = 100.0;
 const SAMPLES: f64 = 99.0;
 
 /// The costs of one extent in one tick.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Costs {
     /// Lost in this tick with the memory on each node, in seconds; and as placed.
     pub(crate) loss: Lanes,
@@ -54,7 +52,7 @@ pub(crate) struct Costs {
 }
 
 /// An estimate whose source is known from elsewhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Interval {
     pub(crate) low: f64,
     pub(crate) mid: f64,
