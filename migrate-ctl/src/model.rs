@@ -42,7 +42,6 @@ const INLINE: usize = 8;
 /// One value per node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-#[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
 pub struct NodeVec<T>(SmallVec<[T; INLINE]>);
 
 impl<T> Default for NodeVec<T> {

@@ -75,7 +75,7 @@ pub(crate) struct Ask {
     /// Seconds a second.
     gain: f64,
     due: bool,
-    knows_mempolicy: bool,
+    lacks_mempolicy: bool,
     /// Whether its memory policy is worth looking up.
     pub(crate) wants_mempolicy: bool,
 }
@@ -88,7 +88,7 @@ impl Ask {
         config: &Config,
         budget: &mut Budget,
     ) {
-        let unknown = || (!self.knows_mempolicy).then_some(Reason::MempolicyUnknown);
+        let unknown = || self.lacks_mempolicy.then_some(Reason::MempolicyUnknown);
         if let Some(reason) = budget.against(self, config).or_else(unknown) {
             decision.reason = reason;
             decision.forecast.move_in = guards::passes(reason).then_some(0.0);
@@ -154,7 +154,7 @@ fn consider(
         at_most: wish.at_most,
         gain: case.gain(to),
         due,
-        knows_mempolicy: !guards::lacks_mempolicy(&wish, table, config),
+        lacks_mempolicy: guards::lacks_mempolicy(&wish, table, config),
         wants_mempolicy: stale,
     });
     let reason = speaks.filter(|_| due).unwrap_or_else(|| otherwise(&wish, table, config));

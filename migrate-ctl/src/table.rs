@@ -6,7 +6,7 @@
 
 mod check;
 pub(crate) mod case;
-mod fetch;
+mod prefetch;
 mod tick;
 pub mod feedback;
 pub mod learned;

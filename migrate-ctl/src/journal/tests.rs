@@ -13,7 +13,7 @@ use crate::journal::files::Journal;
 use crate::journal::reader::{JournalError, read};
 use crate::journal::view::{View, What};
 use crate::journal::{Decided, Fact, Settings, format};
-use crate::model::{Input, Nanos};
+use crate::model::{Input, Nanos, Tick};
 use crate::policy;
 use crate::simulation::fleet::Fleet;
 use crate::simulation::machines::Machine;
@@ -138,6 +138,20 @@ fn no_bytes_break_the_reader() {
         fs::write(&bad, [format::first_line().as_bytes(), &bytes].concat()).unwrap();
         let _ = read(&bad).map(Iterator::count);
     });
+}
+
+#[test]
+fn a_tick_whose_processes_are_out_of_order_is_refused() {
+    let mut tick = Fleet::new(1, 3, &Machine::uniform(2), None).tick();
+    let read = |tick: &Tick| {
+        let fact = fact(0, &Input::Tick(tick.clone()));
+        format::fact(&framed(&postcard::to_stdvec(&fact).unwrap())).map(|fact| fact.is_some())
+    };
+    assert_eq!(read(&tick), Ok(true));
+    tick.domains.swap(0, 1);
+    assert_eq!(read(&tick), Err("the processes of a tick are out of order"));
+    tick.domains[0] = tick.domains[1].clone();
+    assert!(read(&tick).is_err(), "twice the same");
 }
 
 /// A payload with the length and check sum that belong to it.

@@ -185,7 +185,9 @@ proptest! {
         let mut table = Table::default();
         let mut last: Option<Order> = None;
         for (tick, answer) in stream {
+            let mut twin = table.clone();
             let decisions = decide(&mut table, &config, &tick);
+            assert_eq!(decide(&mut twin, &config, &tick), decisions);
             table.wants_mempolicy(&config);
             for decision in &decisions {
                 check(decision, &tick.nodes);

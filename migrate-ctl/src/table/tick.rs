@@ -11,7 +11,7 @@ use crate::policy::lanes::{Lanes, walls};
 use crate::policy::prices;
 use crate::policy::residences::{Foretold, Residences};
 use crate::table::case::Case;
-use crate::table::fetch::fetch;
+use crate::table::prefetch::prefetch;
 use crate::table::{Row, Table, horizon, secs, started};
 
 impl Table {
@@ -43,7 +43,7 @@ impl Table {
             while known.next_if(|(id, _)| **id < extent.id).is_some() {}
             if let Some((_, row)) = known.next_if(|(id, _)| **id == extent.id) {
                 if let Some((_, next)) = known.peek() {
-                    fetch(&**next);
+                    prefetch(&**next);
                 }
                 see(self, row, domain, extent);
             } else {

@@ -1,7 +1,7 @@
 //! Memory that will be needed next, asked for now.
 //!
-//! A machine full of processes has more rows than the caches hold, and a row's lines are not read
-//! in a row: the hardware does not foresee them.
+//! A machine full of processes has more rows than the caches hold, and the lines of a row are not
+//! read in the order in which they lie: the hardware does not foresee them.
 
 /// Bytes that come together, on every x86-64.
 #[cfg(target_arch = "x86_64")]
@@ -9,7 +9,7 @@ const LINE: usize = 64;
 
 /// Asks for all that lies in place, and waits for none of it.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn fetch<T>(next: &T) {
+pub(super) fn prefetch<T>(next: &T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     let begin = std::ptr::from_ref(next).cast::<i8>();
     for offset in (0..size_of::<T>()).step_by(LINE) {
@@ -20,4 +20,4 @@ pub(super) fn fetch<T>(next: &T) {
 
 /// No other architecture has a stable way to ask.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn fetch<T>(_next: &T) {}
+pub(super) fn prefetch<T>(_next: &T) {}
