@@ -181,6 +181,7 @@ fn survival(stays: &[(f64, bool)]) -> Vec<Ending> {
 #[cfg(test)]
 mod tests {
     use super::{Ending, Foretold, LONGEST, Residences, remaining, survival};
+    use crate::policy::scene::Dice;
 
     const MANY: usize = 64;
 
@@ -222,6 +223,26 @@ mod tests {
         assert_eq!(remaining(&lives, 0.5), 0.5);
         assert_eq!(remaining(&lives, 100.0), 200.0);
         assert_eq!(remaining(&lives, 300.0), f64::INFINITY);
+    }
+
+    #[test]
+    fn what_was_told_before_is_what_would_be_told_anew() {
+        let (mut residences, mut told, mut dice) =
+            (Residences::default(), Foretold::default(), Dice(5));
+        let (mut break_even, mut age) = (30.0, 0.0);
+        for _ in 0..3_000 {
+            break_even *= 1.0 + 0.02 * (dice.roll() - 0.5);
+            if dice.roll() < 0.05 {
+                age = 300.0 * dice.roll();
+            }
+            if dice.roll() < 0.1 {
+                residences.stayed(100.0 * dice.roll(), true);
+                residences.lived(300.0 * dice.roll());
+                residences.learn(4);
+            }
+            let anew = residences.wait(break_even, 2, age, &mut Foretold::default());
+            assert_eq!(residences.wait(break_even, 2, age, &mut told), anew);
+        }
     }
 
     #[test]
