@@ -123,13 +123,26 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_processes_does_not_matter((scene, mut procs) in machine()) {
+    fn the_order_of_processes_does_not_matter(
+        (scene, mut procs) in machine(),
+        // Besides, some whose moves are due and compete for the one that is allowed.
+        stranded in prop::collection::vec((0.1..8.0_f64, 1_000.0..100_000.0_f32), 2..5),
+    ) {
         let (mut one, mut other) = (scene, Scene::new(2));
+        one.nodes = Scene::new(one.nodes.len()).nodes;
+        one.config.policy.concurrent_moves = 1;
         other.nodes = one.nodes.clone();
         other.config = one.config.clone();
+        let stranded = stranded.into_iter().map(|(seconds, pages)| {
+            let mut placed = vec![0.0; one.nodes.len()];
+            placed[0] = pages;
+            Proc::new(0, 1, seconds, &placed)
+        });
+        procs.extend(stranded);
         // Of two that gain alike, the first is served first.
-        for (unlike, proc) in (1_000_u32..).zip(&mut procs) {
-            proc.cpu.iter_mut().for_each(|cpu| *cpu *= f64::from(unlike) / 1e3);
+        for (number, proc) in (1_u32..).zip(&mut procs) {
+            proc.pid = number;
+            proc.cpu.iter_mut().for_each(|cpu| *cpu *= 1.0 + f64::from(number) / 1e3);
         }
         let mut reversed = procs.clone();
         reversed.reverse();
